@@ -1,0 +1,82 @@
+"""The `rapt` command. Importing it is cheap: each command imports what it needs when it runs."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cluster.commands.demo import demo
+from cluster.commands.serve import score, serve
+from cluster.commands.shards import shards
+from cluster.commands.train import evaluate, promote, train
+from data_shards.errors import ConfigError, RaptError
+
+__all__ = ["main", "rapt"]
+
+
+@click.group(context_settings={"auto_envvar_prefix": "RAPT", "help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="rapt-engagement")
+def rapt() -> None:
+    """Train and serve models of student engagement in webcam video.
+
+    \b
+    Try everything on simulated clips, on this machine:
+        rapt demo
+    Then, with your own data:
+        rapt shards build folder my-clips my-shards
+        rapt train demo --data my-shards --local
+        rapt serve models:/engagement@champion
+
+    State lies below RAPT_HOME (default .rapt). Every option can also be set as RAPT_COMMAND_OPTION in the
+    environment or in rapt.yaml here, in that order.
+    """
+
+
+for command in (demo, shards, train, evaluate, promote, serve, score):
+    rapt.add_command(command)
+
+
+def main() -> None:
+    """Run the command; a mistake is one sentence on standard error and a non-zero exit."""
+    try:
+        rapt.main(standalone_mode=False, default_map=_settings_file())
+    except RaptError as error:
+        _fail(str(error), 1)
+    except click.exceptions.Abort:
+        _fail("stopped", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped", 130)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(f"{place}{error.strerror or error}", 1)
+
+
+def _settings_file() -> dict[str, Any]:
+    """Defaults from rapt.yaml in this folder: {command: {option: value}}."""
+    path = Path("rapt.yaml")
+    if not path.is_file():
+        return {}
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as YAML ({str(error).splitlines()[0]}); mend it or move it away") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must hold 'command:' and below it 'option: value'; mend it or move it away")
+    return content
+
+
+def _fail(sentence: str, status: int) -> None:
+    click.echo(f"Error: {sentence}", err=True)
+    sys.stdout.flush()
+    # a failed run may leave threads of Ray or MLflow that would hold the process open
+    sys.stderr.flush()
+    os._exit(status)

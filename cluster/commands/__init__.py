@@ -1,0 +1,1 @@
+"""The commands of `rapt`, one file a noun."""

@@ -1,0 +1,79 @@
+"""`rapt serve` and `rapt score`."""
+
+import json
+from pathlib import Path
+
+import click
+
+__all__ = ["score", "serve"]
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("model")
+@click.option("--host", default="127.0.0.1", help="Address to listen on; the default is this machine alone.")
+@click.option("--port", default=8000, type=click.IntRange(1, 65535))
+@click.option("--address", help="Ray cluster to serve on; one is started on this machine otherwise.")
+def serve(model: str, host: str, port: int, address: str | None) -> None:
+    """Serve MODEL, a bundle's folder or models:/NAME@alias, over HTTP with a web page, until Ctrl-C.
+
+    \b
+    Examples:
+        rapt serve models:/engagement@champion
+        curl -F clip=@lesson.mp4 http://127.0.0.1:8000/v1/score
+    """
+    import os
+
+    from cluster.home import mlflow_uri
+    from cluster.launch import connect_ray
+    from cluster.terminal import console
+    from cluster.waiting import wait_for_stop
+    from serving.service import check_port, start_service, stop_service
+    from training.registry import resolve
+
+    registered = resolve(model, mlflow_uri())
+    check_port(host, port)
+    connect_ray(address, num_cpus=max(4, os.cpu_count() or 1))
+    with console.status("starting the endpoint"):
+        url = start_service(registered, host=host, port=port)
+    version = f" version {registered.version}" if registered.version else ""
+    console.print(f"{registered.name}{version} answers at {url} (page), {url}/v1/score (clips); Ctrl-C stops it")
+    wait_for_stop()
+    stop_service()
+
+
+@click.command()
+@click.argument("model")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file.")
+def score(model: str, files: tuple[Path, ...], as_json: bool) -> None:
+    """Score video FILES with MODEL, without a server; the same answer as the endpoint's.
+
+    A file that cannot be used is named with its reason; the others are scored all the same.
+
+    \b
+    Example:
+        rapt score models:/engagement@champion lesson.mp4
+    """
+    from cluster.home import mlflow_uri
+    from data_shards.errors import ClipError
+    from serving.predictor import Predictor
+    from training.registry import resolve
+
+    predictor = Predictor(resolve(model, mlflow_uri()))
+    if predictor.info.notice and not as_json:
+        click.echo(f"the model was trained on {predictor.info.notice}")
+    failures = 0
+    for path in files:
+        try:
+            answer = predictor.score_file(path)
+        except ClipError as error:
+            failures += 1
+            click.echo(json.dumps({"file": str(path), "error": str(error)}) if as_json else f"{path}: {error}", err=not as_json)
+            continue
+        if as_json:
+            click.echo(json.dumps({"file": str(path), **answer.model_dump(mode="json")}))
+        else:
+            chances = ", ".join(f"{name} {chance:.0%}" for name, chance in answer.probabilities.items())
+            click.echo(f"{path}: {answer.level}, score {answer.score:+.2f} ({chances})")
+    if failures:
+        raise ClipError(f"{failures} of {len(files)} files could not be scored")

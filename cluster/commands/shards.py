@@ -1,0 +1,194 @@
+"""`rapt shards`: build, info, verify."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from data_shards.listing import Listing
+
+__all__ = ["build", "listing_of", "shards"]
+
+_DATASETS = ("daisee", "folder", "simulated")
+
+
+@click.group()
+def shards() -> None:
+    """Make, describe and check shards of labelled clips."""
+
+
+@shards.command(context_settings={"show_default": True})
+@click.argument("dataset")
+@click.argument("source")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--frames", default=50, help="Frames a clip, spread evenly over it.")
+@click.option("--size", default=224, help="Side of the stored square frames in pixels.")
+@click.option("--resize", type=click.Choice(["crop", "pad"]), default="crop", help="Keep the centre, or fill with black.")
+@click.option("--quality", default=90, help="JPEG quality of the stored frames.")
+@click.option("--clips-per-shard", default=32, type=click.IntRange(1, 100_000))
+@click.option("--workers", default=os.cpu_count() or 1, type=click.IntRange(1, 512), help="Decoding processes.")
+@click.option("--strict", is_flag=True, help="Stop at the first clip that cannot be used.")
+@click.option("--seed", type=int, help="simulated: another seed makes other people. [default: 0]")
+@click.option("--balance", type=click.Choice(["uniform", "daisee"]), help="simulated: class shares. [default: uniform]")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def build(
+    dataset: str,
+    source: str,
+    out: Path,
+    frames: int,
+    size: int,
+    resize: str,
+    quality: int,
+    clips_per_shard: int,
+    workers: int,
+    strict: bool,
+    seed: int | None,
+    balance: str | None,
+    as_json: bool,
+) -> None:
+    """Decode the clips of DATASET at SOURCE into WebDataset shards in the folder OUT.
+
+    \b
+    daisee     SOURCE holds DAiSEE's DataSet and Labels folders
+    folder     SOURCE holds clips and labels.csv (clip, label, subject, split)
+    simulated  SOURCE is a number: so many clips of drawn people are made
+
+    A clip that cannot be used is named with its reason in OUT/rejects.jsonl. The same command run again adds only
+    what is missing.
+
+    \b
+    Examples:
+        rapt shards build daisee ~/DAiSEE daisee-shards
+        rapt shards build folder my-clips my-shards --size 112
+        rapt shards build simulated 64 demo-shards
+    """
+    from pydantic import ValidationError
+
+    from cluster.terminal import clip_progress
+    from data_shards.build import build_shards
+    from data_shards.errors import ConfigError
+    from data_shards.preprocess import PreprocessConfig
+    from data_shards.schema import first_problem
+
+    try:
+        config = PreprocessConfig.model_validate(
+            {"num_frames": frames, "size_px": size, "resize": resize, "jpeg_quality": quality}
+        )
+    except ValidationError as error:
+        raise ConfigError(f"rapt shards build: {first_problem(error)}") from None
+    listing = listing_of(dataset, source, seed=seed, balance=balance, workers=workers)
+    with clip_progress("build shards") as progress:
+        build_shards(
+            listing,
+            out,
+            preprocess=config,
+            clips_per_shard=clips_per_shard,
+            num_workers=workers,
+            strict=strict,
+            progress=progress,
+        )
+    _print_info(out, as_json)
+
+
+def listing_of(dataset: str, source: str, *, seed: int | None, balance: str | None, workers: int) -> "Listing":
+    """The dataset's listing; simulated clips are made first. ConfigError on an unknown dataset or an unfit option."""
+    from cluster.home import home
+    from cluster.terminal import clip_progress
+    from data_shards.datasets import DATASETS
+    from data_shards.errors import ConfigError, DataError
+
+    if dataset not in DATASETS:
+        raise ConfigError(f"no dataset named '{dataset}'; there are: {', '.join(DATASETS)}")
+    if dataset != "simulated":
+        for option, value in (("--seed", seed), ("--balance", balance)):
+            if value is not None:
+                raise ConfigError(f"{option} is for simulated clips; {dataset} is read as it is, leave it out")
+        if not Path(source).is_dir():
+            raise DataError(f"{source}: no such folder; name the folder that holds the dataset")
+        return DATASETS[dataset](Path(source))
+    from data_shards.simulation import SimulationSettings, generate
+
+    if not source.isdecimal() or int(source) < 1:
+        raise ConfigError(f"simulated takes a number of clips as SOURCE, not '{source}'; e.g. rapt shards build simulated 64 OUT")
+    settings = SimulationSettings(num_clips=int(source), seed=seed or 0, balance="daisee" if balance == "daisee" else "uniform")
+    folder = home() / "simulated" / f"{settings.balance}-{settings.num_clips}-seed{settings.seed}"
+    with clip_progress("make clips") as progress:
+        generate(settings, folder, num_workers=workers, progress=progress)
+    return DATASETS["simulated"](folder)
+
+
+@shards.command()
+@click.argument("uri", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def info(uri: Path, as_json: bool) -> None:
+    """Describe the shards at URI: splits, people, label histogram, preprocessing.
+
+    \b
+    Example:
+        rapt shards info demo-shards
+    """
+    _print_info(uri, as_json)
+
+
+@shards.command()
+@click.argument("uri", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def verify(uri: Path, as_json: bool) -> None:
+    """Check every shard at URI: checksums, indexes, and that every frame can be decoded.
+
+    \b
+    Example:
+        rapt shards verify demo-shards
+    """
+    from cluster.terminal import clip_progress, console
+    from data_shards.errors import ShardError
+    from data_shards.verify import verify_shards
+
+    with clip_progress("verify shards") as progress:
+        manifest, findings = verify_shards(uri, progress=progress)
+    if as_json:
+        click.echo(json.dumps({"digest": manifest.digest, "findings": findings}))
+    else:
+        for finding in findings:
+            console.print(finding)
+    if findings:
+        raise ShardError(f"{uri}: {len(findings)} findings; build the damaged shards again")
+    if not as_json:
+        console.print(f"{uri}: whole, {len(manifest.shards)} shards, digest {manifest.digest[:16]}")
+
+
+def _print_info(folder: Path, as_json: bool) -> None:
+    from rich.table import Table
+
+    from cluster.terminal import console
+    from data_shards.manifest import read_manifest
+
+    manifest = read_manifest(folder)
+    if as_json:
+        content = manifest.model_dump(mode="json", exclude={"shards"})
+        sizes = {"num_shards": len(manifest.shards), "size_bytes": sum(s.size_bytes for s in manifest.shards)}
+        click.echo(json.dumps({"digest": manifest.digest, **sizes, **content}))
+        return
+    table = Table(title=f"{folder}: {manifest.dataset}")
+    for heading in ("split", "clips", "people", "label", *map(str, range(max(map(len, manifest.label_names.values()))))):
+        table.add_column(heading, justify="left" if heading in ("split", "label") else "right")
+    for split, summary in manifest.splits.items():
+        for number, (label, counts) in enumerate(summary.label_histogram.items()):
+            first = (split, str(summary.num_samples), str(len(summary.subjects))) if number == 0 else ("", "", "")
+            table.add_row(*first, label, *map(str, counts))
+    console.print(table)
+    size_mib = sum(shard.size_bytes for shard in manifest.shards) / 2**20
+    pre = manifest.preprocess
+    console.print(
+        f"{len(manifest.shards)} shards, {size_mib:.1f} MiB; {pre.num_frames} frames of {pre.size_px}x{pre.size_px} a clip, "
+        f"resize {pre.resize}; digest {manifest.digest[:16]}"
+    )
+    if manifest.num_rejected:
+        console.print(
+            f"[yellow]{manifest.num_rejected} clips left out, each with its reason in {folder / 'rejects.jsonl'}[/yellow]"
+        )
+    if manifest.simulated:
+        console.print(f"[yellow]{manifest.notice}[/yellow]")

@@ -1,0 +1,153 @@
+"""`rapt train`, `rapt evaluate`, `rapt promote`."""
+
+import json
+from pathlib import Path
+
+import click
+
+__all__ = ["evaluate", "promote", "train"]
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("recipe", required=False)
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of shards. [required unless --resume]")
+@click.option("--local", is_flag=True, help="Train in this process, without Ray.")
+@click.option("--workers", default=1, type=click.IntRange(1, 4096), help="Ray Train workers; they share the global batch.")
+@click.option("--gpus-per-worker", default=0.0, type=click.FloatRange(0, 8), help="GPUs each worker gets.")
+@click.option("--address", help="Ray cluster to train on; one is started on this machine otherwise.")
+@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Change a setting of the recipe; may be repeated.")
+@click.option("--resume", metavar="RUN", help="Go on with an earlier run from its last whole checkpoint.")
+@click.option("--show", is_flag=True, help="Print the resolved recipe and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def train(
+    recipe: str | None,
+    data: Path | None,
+    local: bool,
+    workers: int,
+    gpus_per_worker: float,
+    address: str | None,
+    settings: tuple[str, ...],
+    resume: str | None,
+    show: bool,
+    as_json: bool,
+) -> None:
+    """Train RECIPE on shards, track it in MLflow, register the bundle.
+
+    \b
+    resnet_tcn            ResNet+TCN as published (Abedi and Khan 2021)
+    resnet_tcn_weighted   with weighted loss and every class in every batch
+    demo                  the same model, small, for two CPU cores
+    demo_frames           demo without its temporal part: the baseline to beat
+
+    \b
+    Examples:
+        rapt train demo --data demo-shards --local
+        rapt train resnet_tcn --data daisee-shards --workers 2 --set loop.epochs=1 --set loop.global_batch=4
+        rapt train --resume demo-20260101-120000-ab12
+    """
+    from dataclasses import replace
+
+    from cluster.home import mlflow_uri, new_run_id, run_folder
+    from cluster.job import TrainingJob, load_job
+    from cluster.launch import run_local, run_on_ray
+    from cluster.terminal import TrainingDisplay, console, evaluation_table
+    from data_shards.errors import ConfigError
+    from training.bundle import read_record
+    from training.config import with_settings
+    from training.recipes import recipe as recipe_named
+
+    if resume:
+        if settings or recipe:
+            raise ConfigError("--resume goes on with a run as it was started; leave RECIPE and --set out, or start a new run")
+        job = load_job(run_folder(resume), data=data, mlflow_uri=mlflow_uri())
+    else:
+        if recipe is None:
+            raise ConfigError("no recipe named; e.g. rapt train demo --data demo-shards --local")
+        run = with_settings(recipe_named(recipe), settings)
+        if show:
+            click.echo(json.dumps(run.model_dump(mode="json"), indent=2))
+            return
+        if data is None:
+            raise ConfigError("no data named; give the folder of shards with --data, e.g. --data demo-shards")
+        run_id = new_run_id(recipe)
+        job = TrainingJob(run=run, data=data.absolute(), run_id=run_id, run_folder=run_folder(run_id), mlflow_uri=mlflow_uri())
+    if local and (workers > 1 or address):
+        raise ConfigError("--local trains in this one process; leave it out to use --workers or --address")
+    job = replace(job, workers=workers, gpus_per_worker=gpus_per_worker)
+    with TrainingDisplay() as display:
+        result = run_local(job, display) if local else run_on_ray(job, display, address=address)
+    assert result is not None
+    record = read_record(result.bundle)
+    if as_json:
+        content = {"run_id": job.run_id, "bundle": str(result.bundle), "version": result.version}
+        click.echo(json.dumps({**content, "test": record.test.model_dump() if record.test else None}))
+        return
+    if record.test:
+        title = f"{'simulated ' if record.simulated else ''}test split, model of epoch {record.best_epoch}"
+        console.print(evaluation_table(record.test, title=title))
+    console.print(f"bundle {result.bundle}")
+    console.print(
+        f"registered as engagement version {result.version}; `rapt promote {job.run_id}` makes it the champion if it is better"
+    )
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("model")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of shards.")
+@click.option("--split", default="test", help="The split to evaluate on.")
+@click.option("--json", "as_json", is_flag=True, help="Print the evaluation as JSON.")
+def evaluate(model: str, data: Path, split: str, as_json: bool) -> None:
+    """Evaluate MODEL, a bundle's folder or models:/NAME@alias, on a split of shards.
+
+    \b
+    Example:
+        rapt evaluate models:/engagement@champion --data demo-shards --split test
+    """
+    import numpy as np
+    import torch
+
+    from cluster.home import mlflow_uri
+    from cluster.terminal import console, evaluation_table
+    from data_shards.errors import ConfigError
+    from data_shards.reader import ShardSet
+    from training.bundle import load_bundle
+    from training.evaluate import evaluate as judge
+    from training.evaluate import predict
+    from training.registry import resolve
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    record, loaded = load_bundle(resolve(model, mlflow_uri()).folder, device)
+    held_out = ShardSet(data, splits=(split,))
+    if held_out.manifest.preprocess != record.preprocess:
+        raise ConfigError(f"{data}: made with other preprocessing than the model's data; build shards with its settings")
+    # the baseline is the most frequent level of training data; where these shards have none, of the split itself
+    train_splits = tuple(s for s in record.run.data.train_splits if s in held_out.manifest.splits) or (split,)
+    majority = int(np.bincount(ShardSet(data, splits=train_splits).labels(record.label)).argmax())
+    predictions = predict(loaded, held_out, label=record.label, batch=record.run.loop.eval_batch, device=device)
+    evaluation = judge(predictions, split=split, majority_level=majority)
+    if as_json:
+        click.echo(evaluation.model_dump_json())
+        return
+    word = "simulated " if held_out.manifest.simulated else ""
+    console.print(evaluation_table(evaluation, title=f"{model} on {word}{split}"))
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("run")
+@click.option("--alias", default="champion", type=click.Choice(["champion", "challenger"]))
+@click.option("--metric", default="balanced_accuracy", help="The figure that must be better.")
+@click.option("--split", default="validation", help="The split it is measured on.")
+@click.option("--margin", default=0.0, help="By how much it must be better.")
+def promote(run: str, alias: str, metric: str, split: str, margin: float) -> None:
+    """Move an alias to RUN's model if its figure is better than that of the model that holds it.
+
+    \b
+    Example:
+        rapt promote demo-20260101-120000-ab12 --metric balanced_accuracy --margin 0.01
+    """
+    from cluster.home import mlflow_uri
+    from training.registry import Gate
+    from training.registry import promote as move
+
+    version, seen = move(mlflow_uri(), run, alias=alias, gate=Gate(metric=metric, split=split, margin=margin))
+    click.echo(f"models:/engagement@{alias} is version {version}: {seen}")

@@ -1,0 +1,100 @@
+"""The demo: every part of Rapt in order, on simulated clips, on this machine."""
+
+import os
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+
+from cluster.commands.shards import listing_of
+from cluster.home import home, mlflow_uri, new_run_id, run_folder
+from cluster.job import JobResult, TrainingJob
+from cluster.launch import connect_ray, run_on_ray
+from cluster.terminal import TrainingDisplay, clip_progress, console, evaluation_table
+from cluster.waiting import wait_for_stop
+from data_shards.build import build_shards
+from data_shards.listing import ENGAGEMENT_LEVELS, ListedClip, Listing
+from data_shards.preprocess import PreprocessConfig
+from serving.service import check_port, start_service, stop_service
+from training.bundle import BundleRecord, read_record
+from training.config import with_settings
+from training.recipes import recipe
+from training.registry import resolve
+
+__all__ = ["DEMO_PREPROCESS", "run_demo"]
+
+DEMO_PREPROCESS = PreprocessConfig(num_frames=32, size_px=64)
+_HOST = "127.0.0.1"
+
+
+def run_demo(*, clips: int, workers: int, port: int, settings: Sequence[str], keep_serving: bool) -> None:
+    """Clips, shards, training, registry, endpoint, two scores; prints held-out figures beside the majority baseline."""
+    begun_s = time.perf_counter()
+    run = with_settings(recipe("demo"), settings)
+    check_port(_HOST, port)
+    connect_ray(None, num_cpus=max(os.cpu_count() or 1, workers + 2))
+
+    console.rule("1  simulated clips")
+    cores = os.cpu_count() or 1
+    listing = listing_of("simulated", str(clips), seed=0, balance="uniform", workers=cores)
+
+    console.rule("2  shards")
+    shards = home() / "shards" / f"demo-{clips}"
+    with clip_progress("build shards") as progress:
+        manifest = build_shards(listing, shards, preprocess=DEMO_PREPROCESS, num_workers=cores, progress=progress)
+    console.print(f"{len(manifest.shards)} shards, digest {manifest.digest[:16]}, in {shards}")
+
+    console.rule(f"3  train with {workers} Ray Train workers")
+    run_id = new_run_id("demo")
+    job = TrainingJob(
+        run=run, data=shards, run_id=run_id, run_folder=run_folder(run_id), mlflow_uri=mlflow_uri(), workers=workers
+    )
+    with TrainingDisplay() as display:
+        result = run_on_ray(job, display)
+
+    console.rule("4  serve the champion")
+    with console.status("starting the endpoint"):
+        url = start_service(resolve("models:/engagement@champion", mlflow_uri()), host=_HOST, port=port)
+    _ask_for_scores(url, listing)
+
+    console.rule("what came out")
+    record = read_record(result.bundle)
+    _print_result(record, result, url, keep_serving)
+    console.print(f"the demo took {time.perf_counter() - begun_s:.0f} s")
+    if keep_serving:
+        wait_for_stop()
+    stop_service()
+
+
+def _ask_for_scores(url: str, listing: Listing) -> None:
+    """Score two clips of people the model never saw, of the lowest and the highest level, over HTTP."""
+    for level in (0, len(ENGAGEMENT_LEVELS) - 1):
+        clip = _some_test_clip(listing, level)
+        with clip.path.open("rb") as file:
+            answer = httpx.post(f"{url}/v1/score", files={"clip": (clip.path.name, file)}, timeout=120)
+        answer.raise_for_status()
+        content = answer.json()
+        console.print(
+            f"{clip.path.name} (simulated, made as '{ENGAGEMENT_LEVELS[level]}'): scored '{content['level']}', "
+            f"score {content['score']:+.2f}, {content['timings']['total_ms']:.0f} ms"
+        )
+
+
+def _some_test_clip(listing: Listing, level: int) -> ListedClip:
+    candidates = [clip for clip in listing.clips if clip.split == "test" and clip.labels["engagement"] == level]
+    return random.Random(level).choice(candidates)  # noqa: S311  # which clip is shown is no secret
+
+
+def _print_result(record: BundleRecord, result: JobResult, url: str, keep_serving: bool) -> None:
+    if record.test:
+        console.print(evaluation_table(record.test, title="held-out simulated people (chance is 0.25 balanced accuracy)"))
+    console.print(f"[yellow]{record.notice}[/yellow]")
+    database = Path(mlflow_uri().removeprefix("sqlite:///"))
+    console.print(f"run {record.run_id}, registered as engagement version {result.version}; bundle {result.bundle}")
+    console.print(f"MLflow data: {database.parent}; its page: mlflow ui --backend-store-uri {mlflow_uri()}", soft_wrap=True)
+    if keep_serving:
+        console.print(f"the endpoint and its page: {url} (Ctrl-C stops it)")
+    else:
+        console.print("open the page: rapt serve models:/engagement@champion, then http://127.0.0.1:8000")

@@ -1,0 +1,41 @@
+"""Where Rapt keeps its state: one folder, `RAPT_HOME` or `.rapt` here.
+
+.rapt/mlflow/      tracking database and artifacts (where no MLFLOW_TRACKING_URI names a server)
+.rapt/runs/RUN/    run.json, events.jsonl, checkpoints/, bundle/
+.rapt/simulated/   generated clips
+.rapt/shards/      the demo's shards
+"""
+
+import os
+import secrets
+import time
+from pathlib import Path
+
+from data_shards.errors import ConfigError
+
+__all__ = ["home", "mlflow_uri", "new_run_id", "run_folder"]
+
+
+def home() -> Path:
+    """The state folder, absolute; made where it is missing."""
+    path = Path(os.environ.get("RAPT_HOME", ".rapt")).absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"RAPT_HOME {path}: cannot be made ({error.strerror}); name a folder you may write to") from None
+    return path
+
+
+def mlflow_uri() -> str:
+    """The tracking server's address, or the embedded sqlite database below the state folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow' / 'mlflow.db'}"
+
+
+def new_run_id(recipe: str) -> str:
+    """A name for a run that sorts by time: RECIPE-YYYYMMDD-HHMMSS-XXXX."""
+    return f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def run_folder(run_id: str) -> Path:
+    """Where a run lies; `run_id` may also be the path of such a folder."""
+    return Path(run_id) if "/" in run_id else home() / "runs" / run_id

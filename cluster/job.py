@@ -1,0 +1,121 @@
+"""A training job: what a worker does from its rank to the registered model, the same in-process and under Ray Train."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from data_shards.atomic import write_whole
+from data_shards.errors import ConfigError, DataError, ModelError
+from data_shards.manifest import read_manifest
+from training.commit import current_commit
+from training.config import RunConfig
+from training.events import EventLog, Listener
+from training.loop import train
+from training.registry import register
+from training.tracking import MlflowTracker
+from training.world import World
+
+__all__ = ["JobResult", "TrainingJob", "load_job", "run_worker", "save_job"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """All that a run needs, as plain values, so that it can be sent to a worker and stored in run.json."""
+
+    run: RunConfig
+    data: Path
+    run_id: str
+    run_folder: Path
+    mlflow_uri: str
+    workers: int = 1
+    gpus_per_worker: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """Where the bundle lies, and its version in the registry."""
+
+    bundle: Path
+    version: str
+    mlflow_run_id: str
+
+
+def save_job(job: TrainingJob) -> None:
+    """Write run.json and check that the data can be read, before any worker starts."""
+    read_manifest(job.data)
+    content = {"run": job.run.model_dump(mode="json"), "data": str(job.data), "run_id": job.run_id}
+    try:
+        write_whole(job.run_folder / "run.json", json.dumps(content, indent=2).encode() + b"\n")
+    except OSError as error:
+        raise DataError(f"{job.run_folder}: cannot be written ({error.strerror}); make room, or set RAPT_HOME") from None
+
+
+def load_job(run_folder: Path, *, data: Path | None, mlflow_uri: str) -> TrainingJob:
+    """The job of an earlier run, to resume it; its own data, unless others are named."""
+    try:
+        content = json.loads((run_folder / "run.json").read_bytes())
+    except OSError:
+        raise ModelError(f"{run_folder}: no such run; `ls {run_folder.parent}` lists them") from None
+    except json.JSONDecodeError:
+        raise ModelError(f"{run_folder}: its run.json is damaged; start a new run") from None
+    return TrainingJob(
+        run=RunConfig.model_validate(content["run"]),
+        data=data or Path(content["data"]),
+        run_id=content["run_id"],
+        run_folder=run_folder,
+        mlflow_uri=mlflow_uri,
+    )
+
+
+def run_worker(
+    job: TrainingJob,
+    *,
+    world: World,
+    device: torch.device,
+    listeners: tuple[Listener, ...] = (),
+    stop_after_step: int | None = None,
+) -> JobResult | None:
+    """One worker's share of the job. The first worker logs to events.jsonl and MLflow and registers the bundle.
+
+    Returns None on the other workers, and where stop_after_step ended the run before it was whole.
+    """
+    if not world.is_first:
+        train(job.run, job.data, job.run_folder, run_id=job.run_id, world=world, device=device, stop_after_step=stop_after_step)
+        return None
+    tracker = MlflowTracker(job.mlflow_uri, job.run, run_id=job.run_id, tags=_tags(job))
+    events = EventLog(job.run_folder / "events.jsonl")
+    bundle = None
+    try:
+        bundle = train(
+            job.run,
+            job.data,
+            job.run_folder,
+            run_id=job.run_id,
+            world=world,
+            device=device,
+            listeners=(events, tracker, *listeners),
+            stop_after_step=stop_after_step,
+        )
+    finally:
+        events.close()
+        tracker.close(finished=bundle is not None)
+    if bundle is None:
+        return None
+    version = register(job.mlflow_uri, tracker.mlflow_run_id, bundle)
+    return JobResult(bundle=bundle, version=version, mlflow_run_id=tracker.mlflow_run_id)
+
+
+def _tags(job: TrainingJob) -> dict[str, str]:
+    manifest = read_manifest(job.data)
+    if job.run.data.label not in manifest.label_names:
+        raise ConfigError(f"{job.data}: holds no label '{job.run.data.label}'; set data.label to one it has")
+    tags = {
+        "recipe": job.run.recipe,
+        "commit": current_commit(),
+        "data_digest": manifest.digest,
+        "dataset": manifest.dataset,
+        "workers": str(job.workers),
+    }
+    return tags | ({"simulated": manifest.notice} if manifest.simulated else {})

@@ -1,0 +1,157 @@
+"""Launch a training job: in this process, or as Ray Train workers."""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cluster.job import JobResult, TrainingJob, run_worker, save_job
+from data_shards.errors import ConfigError, RaptError, ServiceError
+from training.events import Listener, parse_event
+from training.world import World
+
+__all__ = ["connect_ray", "run_local", "run_on_ray"]
+
+_POLL_S = 0.25
+
+
+def run_local(job: TrainingJob, listener: Listener, *, stop_after_step: int | None = None) -> JobResult | None:
+    """Train in this process, on a GPU where there is one. None where stop_after_step ended the run early."""
+    import torch
+
+    save_job(job)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return run_worker(job, world=World(), device=device, listeners=(listener,), stop_after_step=stop_after_step)
+
+
+def connect_ray(address: str | None, *, num_cpus: int) -> None:
+    """Connect to the Ray cluster at `address`, or start one on this machine that listens on loopback alone."""
+    import logging
+
+    import ray
+
+    if ray.is_initialized():
+        return
+    # Ray Train reports every worker's start; the terminal shows the run's own progress instead
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1",
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = address or "on this machine"
+        raise ServiceError(f"Ray {where}: cannot be reached or started ({str(error).splitlines()[0]}); check --address") from None
+
+
+def run_on_ray(job: TrainingJob, listener: Listener, *, address: str | None = None) -> JobResult:
+    """Train with `job.workers` Ray Train workers, DDP over gloo on CPUs and NCCL on GPUs."""
+    job.run.loop.microbatch_for(job.workers)  # refuse a batch that cannot be shared before anything starts
+    save_job(job)
+    connect_ray(address, num_cpus=max(os.cpu_count() or 1, job.workers + 1))
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    result_path = job.run_folder / "result.json"
+    result_path.unlink(missing_ok=True)
+    trainer = TorchTrainer(
+        _train_worker,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(
+            num_workers=job.workers,
+            use_gpu=job.gpus_per_worker > 0,
+            resources_per_worker={"GPU": job.gpus_per_worker} if job.gpus_per_worker else {"CPU": 1},
+        ),
+        run_config=RunConfig(name=job.run_id, storage_path=str(job.run_folder / "ray")),
+    )
+    with _Following(job.run_folder / "events.jsonl", listener):
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            raise _plain_failure(error, job) from None
+    return _read_result(result_path)
+
+
+def _train_worker(config: dict[str, Any]) -> None:
+    """In a Ray Train worker: its rank and device, then the same as everywhere."""
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    job: TrainingJob = config["job"]
+    context = ray.train.get_context()
+    device = ray.train.torch.get_device()
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    result = run_worker(job, world=World(context.get_world_rank(), context.get_world_size()), device=device)
+    if result is not None:
+        _write_result(job.run_folder / "result.json", result)
+
+
+def _write_result(path: Path, result: JobResult) -> None:
+    import json
+
+    from data_shards.atomic import write_whole
+
+    content = {"bundle": str(result.bundle), "version": result.version, "mlflow_run_id": result.mlflow_run_id}
+    write_whole(path, json.dumps(content).encode())
+
+
+def _read_result(path: Path) -> JobResult:
+    import json
+
+    content = json.loads(path.read_bytes())
+    return JobResult(bundle=Path(content["bundle"]), version=content["version"], mlflow_run_id=content["mlflow_run_id"])
+
+
+def _plain_failure(error: Exception, job: TrainingJob) -> RaptError:
+    """The first worker's own RaptError where it raised one, else what Ray says, in one sentence."""
+    failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
+    for _, failure in sorted(failures.items()):
+        cause = getattr(failure, "cause", None) or failure.__cause__ or failure
+        for candidate in (failure, cause):
+            if isinstance(candidate, RaptError):
+                return type(candidate)(str(candidate))
+    last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return ConfigError(f"run {job.run_id}: a worker failed ({last}); resume it with `rapt train --resume {job.run_id}`")
+
+
+class _Following:
+    """Hands the events that another process appends to `path` to a listener, until the block ends."""
+
+    def __init__(self, path: Path, listener: Callable[[Any], None]) -> None:
+        self._path, self._listener = path, listener
+        self._offset = path.stat().st_size if path.exists() else 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self._pass_on()
+
+    def _follow(self) -> None:
+        while not self._done.wait(_POLL_S):
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # half an event: the rest comes with the next look
+                self._offset += len(line)
+                self._listener(parse_event(line))

@@ -1,0 +1,122 @@
+"""What a person sees in the terminal: progress bars, tables, and one line an epoch."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from training.events import CheckpointSaved, EpochDone, Event, RunFinished, RunStarted, StepDone
+from training.metrics import Evaluation
+
+__all__ = ["TrainingDisplay", "clip_progress", "console", "evaluation_table", "progress_console"]
+
+console = Console(highlight=False)
+progress_console = Console(highlight=False, stderr=True)  # standard output stays clean for results and --json
+
+
+@contextmanager
+def clip_progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for long work over clips or shards; yields progress(done, total)."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=progress_console,
+    )
+    with bar:
+        task = bar.add_task(what, total=None)
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield progress
+
+
+class TrainingDisplay:
+    """A listener that shows a run: a bar with loss, samples/s, data wait and time left, and a line an epoch."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("train"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=progress_console,
+        )
+        self._task: TaskID | None = None
+        self._loss = float("nan")
+        self._rate = 0.0
+
+    def __enter__(self) -> "TrainingDisplay":
+        self._bar.start()
+        self._task = self._bar.add_task("train", total=None, figures="starting")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, event: Event) -> None:
+        assert self._task is not None
+        if isinstance(event, RunStarted):
+            self._bar.update(self._task, total=event.total_steps, completed=event.start_step)
+            progress_console.print(
+                f"run {event.run_id}: {event.num_parameters:,} parameters, {event.total_steps} steps of "
+                f"{event.global_batch} clips" + (f", resumed at step {event.start_step}" if event.start_step else "")
+            )
+            for name in event.skipped:
+                progress_console.print(f"[yellow]checkpoint {name} is damaged and was passed over[/yellow]")
+        elif isinstance(event, StepDone):
+            # a running mean over about ten steps, for the eye; the log and MLflow hold every step
+            self._loss = event.loss if self._loss != self._loss else 0.9 * self._loss + 0.1 * event.loss
+            self._rate = event.samples_per_s if not self._rate else 0.9 * self._rate + 0.1 * event.samples_per_s
+            figures = f"loss {self._loss:.3f}  {self._rate:.1f} clips/s  data wait {event.data_wait_share:.0%}"
+            self._bar.update(self._task, completed=event.step, figures=figures)
+        elif isinstance(event, EpochDone):
+            progress_console.print(_epoch_line(event))
+        elif isinstance(event, RunFinished):
+            self._bar.update(self._task, figures=f"finished, best epoch {event.best_epoch}")
+        elif isinstance(event, CheckpointSaved):
+            pass
+
+
+def _epoch_line(event: EpochDone) -> str:
+    line = f"epoch {event.epoch:3d}  train loss {event.train_loss:.3f}"
+    if event.validation:
+        metrics = event.validation.metrics
+        line += f"  validation balanced accuracy {metrics.balanced_accuracy:.3f}, accuracy {metrics.accuracy:.3f}"
+    return line + ("  [green]best so far[/green]" if event.is_best and event.validation else "")
+
+
+def evaluation_table(evaluation: Evaluation, *, title: str) -> Table:
+    """A table of an evaluation's figures beside the majority-class baseline."""
+    interval = evaluation.balanced_accuracy_interval
+    table = Table(title=title, caption=f"{evaluation.num_samples} clips of {interval.num_subjects} people")
+    for heading in ("figure", "model", "majority class", "95 % interval over people"):
+        table.add_column(heading, justify="left" if heading == "figure" else "right")
+    ours, base = evaluation.metrics, evaluation.majority_baseline
+    intervals = {"accuracy": evaluation.accuracy_interval, "balanced_accuracy": interval}
+    names = {
+        "accuracy": "accuracy",
+        "balanced_accuracy": "balanced accuracy",
+        "macro_f1": "macro-F1",
+        "qwk": "quadratic weighted kappa",
+        "mae": "mean absolute error (levels)",
+        "mse": "mean squared error (levels)",
+    }
+    for field, name in names.items():
+        found = intervals.get(field)
+        span = f"{found.low:.3f} to {found.high:.3f}" if found else ""
+        table.add_row(name, f"{getattr(ours, field):.3f}", f"{getattr(base, field):.3f}", span)
+    for level, recall in enumerate(ours.per_class_recall):
+        base_recall = base.per_class_recall[level]
+        if recall is not None and base_recall is not None:
+            table.add_row(f"recall of level {level}", f"{recall:.3f}", f"{base_recall:.3f}", "")
+    return table

@@ -1,0 +1,236 @@
+"""Build a set of shards from a dataset's listing: plan, decode in a process pool, then the manifest.
+
+The unit of work is a shard. A finished shard is never made again, so a killed build started once more ends with the
+same bytes; the manifest is written last, so a folder without one is not a set.
+"""
+
+import hashlib
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+
+from data_shards.atomic import write_whole
+from data_shards.errors import ConfigError, DataError
+from data_shards.listing import SPLITS, Listing, Reject
+from data_shards.manifest import (
+    SCHEMA_VERSION,
+    SIMULATED_NOTICE,
+    Manifest,
+    ShardEntry,
+    ShardIndex,
+    SplitSummary,
+    index_name,
+)
+from data_shards.preprocess import PreprocessConfig
+from data_shards.shard_writer import ShardPlan, finished_index, write_shard
+
+__all__ = ["Progress", "build_shards", "plan_shards"]
+
+Progress = Callable[[int, int], None]  # (clips done, clips in all)
+_POLL_S = 0.2
+
+
+def build_shards(
+    listing: Listing,
+    folder: Path,
+    *,
+    preprocess: PreprocessConfig,
+    clips_per_shard: int = 32,
+    num_workers: int = 1,
+    strict: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Manifest:
+    """Write `listing` as shards into `folder` and return the manifest.
+
+    strict: the first clip that cannot be used stops the build with a DataError; otherwise it is counted in
+    `rejects.jsonl`. Raises DataError where no clip at all can be used, or the disk does not take the files.
+    """
+    _check_writable(folder)
+    if strict and listing.rejects:
+        raise DataError(_strict_message(listing.rejects[0]))
+    plans = plan_shards(listing, preprocess=preprocess, clips_per_shard=clips_per_shard)
+    indexes = {plan.name: index for plan in plans if (index := finished_index(folder, plan)) is not None}
+    waiting = [plan for plan in plans if plan.name not in indexes]
+    total = sum(len(plan.clips) for plan in plans)
+    already = total - sum(len(plan.clips) for plan in waiting)
+    try:
+        for index in _write_all(folder, waiting, num_workers, lambda done: progress(already + done, total)):
+            indexes[index.shard] = index
+            if strict and index.rejects:
+                raise DataError(_strict_message(index.rejects[0]))
+        return _finish(listing, folder, preprocess, [indexes[plan.name] for plan in plans])
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the shards cannot be written ({error.strerror or error}); make room or choose another folder, "
+            "then run the same command: finished shards are kept"
+        ) from None
+
+
+def plan_shards(listing: Listing, *, preprocess: PreprocessConfig, clips_per_shard: int) -> list[ShardPlan]:
+    """Cut each split's clips, in the listing's order, into shards of `clips_per_shard`."""
+    plans = []
+    for split in SPLITS:
+        clips = [clip for clip in listing.clips if clip.split == split]
+        for number, start in enumerate(range(0, len(clips), clips_per_shard)):
+            chunk = tuple(clips[start : start + clips_per_shard])
+            plans.append(ShardPlan(name=f"{split}-{number:06d}.tar", split=split, clips=chunk, preprocess=preprocess))
+    return plans
+
+
+def _write_all(folder: Path, plans: Sequence[ShardPlan], num_workers: int, on_done: Callable[[int], None]) -> list[ShardIndex]:
+    """Write the plans in a pool of processes. A clip that kills a process is marked, and its shard made again without it."""
+    indexes: list[ShardIndex] = []
+    waiting = list(plans)
+    while waiting:
+        workers = min(num_workers, len(waiting))
+        context = multiprocessing.get_context("spawn")
+        counter: Synchronized[int] = context.Value("q", 0)
+        finished_before = sum(len(index.samples) + len(index.rejects) for index in indexes)
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_set_counter, initargs=(counter,)) as pool:
+            futures = {pool.submit(_write_one, folder, plan): plan for plan in waiting}
+            pending: set[Future[ShardIndex]] = set(futures)
+            crashed = False
+            while pending:
+                done, pending = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+                on_done(finished_before + counter.value)
+                for future in done:
+                    try:
+                        indexes.append(future.result())
+                    except BrokenProcessPool:
+                        crashed = True
+        finished = {index.shard for index in indexes}
+        unfinished = [plan for plan in waiting if plan.name not in finished]
+        if unfinished and not crashed:
+            raise AssertionError("a shard neither finished nor failed")
+        waiting = [_without_crashed_clip(folder, plan) for plan in unfinished]
+    return indexes
+
+
+_counter: "Synchronized[int] | None" = None  # this worker process's view of how many clips are done
+
+
+def _set_counter(counter: "Synchronized[int]") -> None:
+    global _counter
+    _counter = counter
+
+
+def _write_one(folder: Path, plan: ShardPlan) -> ShardIndex:
+    """In a worker process: write one shard, leaving a note of the clip in work for the case that it kills us."""
+    note = _crash_note(folder, plan)
+
+    def on_clip(clip_id: str) -> None:
+        note.write_text(clip_id)
+        if _counter is not None:
+            with _counter.get_lock():
+                _counter.value += 1
+
+    index = write_shard(folder, plan, on_clip=on_clip)
+    note.unlink(missing_ok=True)
+    return index
+
+
+def _crash_note(folder: Path, plan: ShardPlan) -> Path:
+    return folder / f".{plan.name}.in-work"
+
+
+def _without_crashed_clip(folder: Path, plan: ShardPlan) -> ShardPlan:
+    """The plan to try again: the clip its process was opening when the pool broke is not opened a second time.
+
+    The pool breaks as a whole, so the other processes' shards stop at an innocent clip: only a clip that stops
+    the same shard twice, or stops it when it is alone in the pool, is marked.
+    """
+    note = _crash_note(folder, plan)
+    if not note.exists():
+        return plan
+    clip_id = note.read_text()
+    note.unlink()
+    suspects = folder / f".{plan.name}.suspect"
+    if suspects.exists() and suspects.read_text() == clip_id:
+        suspects.unlink()
+        return replace(plan, crashed=plan.crashed | {clip_id})
+    suspects.write_text(clip_id)
+    return plan
+
+
+def _finish(listing: Listing, folder: Path, preprocess: PreprocessConfig, indexes: Sequence[ShardIndex]) -> Manifest:
+    """Write rejects.jsonl and, last, the manifest; remove what an earlier plan or a killed process left."""
+    rejects = [*listing.rejects, *(reject for index in indexes for reject in index.rejects)]
+    filled = [index for index in indexes if index.samples]
+    if not filled:
+        reason = rejects[0].reason if rejects else "the dataset lists none"
+        raise DataError(f"{folder}: no clip could be used, so no shards were made (the first: {reason})")
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        dataset=listing.dataset,
+        simulated=listing.simulated,
+        notice=SIMULATED_NOTICE if listing.simulated else "",
+        label_names=listing.label_names,
+        preprocess=preprocess,
+        extractors={},
+        splits={
+            split: _summary(listing, [index for index in filled if index.split == split])
+            for split in SPLITS
+            if any(index.split == split for index in filled)
+        },
+        shards=tuple(_entry(listing, index) for index in filled),
+        num_rejected=len(rejects),
+    )
+    kept = {name for index in indexes for name in (index.shard, index_name(index.shard))}
+    for stale in folder.iterdir():
+        leftover = stale.name.startswith(".") and (".partial-" in stale.name or stale.suffix in (".in-work", ".suspect"))
+        replaced = stale.name.endswith((".tar", ".index.json")) and stale.name not in kept
+        if leftover or replaced:
+            stale.unlink()
+    write_whole(folder / "rejects.jsonl", b"".join(reject.to_bytes() for reject in rejects))
+    write_whole(folder / "manifest.json", manifest.to_bytes())
+    return manifest
+
+
+def _entry(listing: Listing, index: ShardIndex) -> ShardEntry:
+    return ShardEntry(
+        name=index.shard,
+        split=index.split,
+        num_samples=len(index.samples),
+        size_bytes=index.size_bytes,
+        sha256=index.sha256,
+        index_sha256=hashlib.sha256(index.to_bytes()).hexdigest(),
+        labels={name: tuple(sample.labels[name] for sample in index.samples) for name in listing.label_names},
+    )
+
+
+def _summary(listing: Listing, indexes: Sequence[ShardIndex]) -> SplitSummary:
+    samples = [sample for index in indexes for sample in index.samples]
+    histogram = {}
+    for name, levels in listing.label_names.items():
+        counts = Counter(sample.labels[name] for sample in samples)
+        histogram[name] = tuple(counts[level] for level in range(len(levels)))
+    return SplitSummary(
+        num_samples=len(samples),
+        subjects=tuple(sorted({sample.subject for sample in samples})),
+        label_histogram=histogram,
+    )
+
+
+def _check_writable(folder: Path) -> None:
+    """An output folder is new, empty, or an earlier build's; anything else is somebody's data and is left alone."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = os.listdir(folder)
+    except OSError as error:
+        raise DataError(f"{folder}: the output folder cannot be made ({error.strerror}); name another OUT") from None
+    foreign = [n for n in names if not n.startswith(".") and not n.endswith((".tar", ".index.json")) and n not in _OWN_NAMES]
+    if foreign:
+        raise ConfigError(f"{folder}: holds files that are not shards ({foreign[0]}); name a new or empty folder as OUT")
+
+
+_OWN_NAMES = {"manifest.json", "rejects.jsonl"}
+
+
+def _strict_message(reject: Reject) -> str:
+    return f"clip {reject.clip_id}: {reject.reason} (stopped by --strict; without it the clip is left out and counted)"

@@ -1,0 +1,19 @@
+"""The datasets Rapt reads: a name on the command line to a function from SOURCE to a Listing.
+
+To add one: one file with a `list_clips(source, ...) -> Listing`, and one line here.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from data_shards.datasets import daisee, folder
+from data_shards.listing import Listing
+
+__all__ = ["DATASETS"]
+
+# `simulated` is not read but made: `data_shards.simulation.generate` writes a folder that `folder` reads.
+DATASETS: dict[str, Callable[[Path], Listing]] = {
+    "daisee": daisee.list_clips,
+    "folder": folder.list_clips,
+    "simulated": folder.list_clips,
+}

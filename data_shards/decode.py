@@ -1,0 +1,160 @@
+"""Video file to evenly spread RGB frames, by decord. The only module that opens a video for reading.
+
+Letters: T frames, H height in pixels, W width in pixels, C = 3 RGB channels.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from data_shards.errors import ClipError
+from data_shards.schema import Stored
+
+__all__ = ["DecodeLimits", "DecodedClip", "decode_clip"]
+
+# The containers Rapt opens, by their first bytes. ffmpeg would follow a playlist or a concat script to other
+# files and addresses, so what a file is gets decided here, from its own bytes, before ffmpeg sees it.
+_CONTAINERS: tuple[tuple[int, bytes], ...] = (
+    (0, b"RIFF"),  # avi
+    (4, b"ftyp"),  # mp4, mov, m4v, 3gp
+    (4, b"moov"),  # old QuickTime
+    (4, b"mdat"),
+    (4, b"wide"),
+    (4, b"free"),
+    (4, b"skip"),
+    (0, b"\x1a\x45\xdf\xa3"),  # mkv, webm
+    (0, b"\x00\x00\x01\xba"),  # MPEG program stream
+    (0, b"\x00\x00\x01\xb3"),  # MPEG video
+    (0, b"\x47"),  # MPEG transport stream
+    (0, b"FLV"),
+    (0, b"OggS"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),  # asf, wmv
+)
+
+
+class DecodeLimits(Stored):
+    """What a clip may ask of the decoder before it is refused."""
+
+    max_pixels: int = 4096 * 2304
+    max_aspect: float = 8.0
+    max_duration_s: float = 3 * 3600.0
+    max_frames: int = 1_500_000
+
+
+@dataclass(frozen=True)
+class DecodedClip:
+    """T frames spread evenly over a clip: frames_THWC uint8 RGB, upright; times_T seconds from the first frame.
+
+    source_width_px and source_height_px are the clip's own, upright; num_frames counts the frames it holds.
+    """
+
+    frames_THWC: npt.NDArray[np.uint8]
+    times_T: npt.NDArray[np.float64]
+    fps: float
+    duration_s: float
+    num_frames: int
+    source_width_px: int
+    source_height_px: int
+
+
+def decode_clip(
+    path: Path,
+    *,
+    num_frames: int,
+    frame_size: Callable[[int, int], tuple[int, int]],
+    limits: DecodeLimits | None = None,
+) -> DecodedClip:
+    """Decode `num_frames` frames at the centres of equal parts of the clip, scaled inside the decoder.
+
+    The clip is cut into `num_frames` equal parts by time and the frame on screen at each centre is taken, so a
+    variable frame rate is sampled evenly in seconds; a clip with fewer frames repeats them. `frame_size` maps the
+    upright (width, height) to the size to scale to. Rotation metadata is applied by decord.
+    Raises ClipError with the reason: missing, empty, no video, too large, too long, or damaged.
+    """
+    from decord import DECORDError
+
+    limits = limits or DecodeLimits()
+    _check_container(path)
+    width_px, height_px = _check_header(path, limits)
+    reader = _open(path)
+    if not 0 < len(reader) <= limits.max_frames:
+        raise ClipError(f"{path.name}: {len(reader)} frames where 1 to {limits.max_frames} can be used")
+    try:
+        first = reader[0].shape
+        height_px, width_px = int(first[0]), int(first[1])
+        starts = np.asarray(reader.get_frame_timestamp(range(len(reader))), dtype=np.float64)
+        target = frame_size(width_px, height_px)
+        scaled = _open(path, width=target[0], height=target[1])
+        begin, end = float(starts[0, 0]), float(starts[-1, 1])
+        duration_s = end - begin
+        centres = begin + (np.arange(num_frames) + 0.5) * duration_s / num_frames
+        picked = np.clip(np.searchsorted(starts[:, 0], centres, side="right") - 1, 0, len(reader) - 1)
+        frames = scaled.get_batch(picked.tolist()).asnumpy()
+    except (DECORDError, RuntimeError, ValueError, IndexError) as error:
+        raise ClipError(f"{path.name}: damaged, cannot be decoded ({_short(error)}); re-encode it") from None
+    return DecodedClip(
+        frames_THWC=np.ascontiguousarray(frames),
+        times_T=np.round(starts[picked, 0] - begin, 4),
+        fps=round(float(reader.get_avg_fps()), 4),
+        duration_s=round(duration_s, 4),
+        num_frames=len(reader),
+        source_width_px=width_px,
+        source_height_px=height_px,
+    )
+
+
+def _check_container(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise ClipError(f"{path.name}: cannot be read ({error.strerror})") from None
+    if not head:
+        raise ClipError(f"{path.name}: empty file")
+    if not any(head[offset:].startswith(magic) for offset, magic in _CONTAINERS):
+        raise ClipError(f"{path.name}: not a video container Rapt reads (avi, mp4, mov, mkv, webm, mpeg, ts, flv, ogg, wmv)")
+
+
+def _check_header(path: Path, limits: DecodeLimits) -> tuple[int, int]:
+    """Width and height as stored, from the header alone: a bomb is refused before a frame of it is decoded."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ClipError(f"{path.name}: no video stream")
+            stream = container.streams.video[0]
+            size = (stream.codec_context.width, stream.codec_context.height)
+            duration_s = (container.duration or 0) / av.time_base
+    except (av.error.FFmpegError, ValueError) as error:
+        raise ClipError(f"{path.name}: damaged, its header cannot be read ({_short(error)}); re-encode it") from None
+    if size[0] * size[1] > limits.max_pixels:
+        raise ClipError(f"{path.name}: {size[0]}x{size[1]} pixels a frame, over the limit of {limits.max_pixels} pixels")
+    if max(size) > limits.max_aspect * min(size):
+        raise ClipError(f"{path.name}: {size[0]}x{size[1]} pixels is no picture of a person; crop it first")
+    if duration_s > limits.max_duration_s:
+        raise ClipError(f"{path.name}: {duration_s:.0f} s long, over the limit of {limits.max_duration_s:.0f} s; cut it")
+    return size
+
+
+def _open(path: Path, *, width: int = -1, height: int = -1):  # type: ignore[no-untyped-def]  # decord has no types
+    import decord
+
+    decord.logging.set_level(decord.logging.FATAL)
+    try:
+        # one thread: the build runs one process a core, and a clip is short
+        return decord.VideoReader(str(path), width=width, height=height, num_threads=1)
+    except (decord.DECORDError, RuntimeError) as error:
+        raise ClipError(f"{path.name}: damaged, cannot be decoded ({_short(error)}); re-encode it") from None
+
+
+def _short(error: Exception) -> str:
+    """The telling part of a decoder's message, without time stamps, build paths, failed expressions and stack traces."""
+    text = str(error).split("Stack trace")[0].strip()
+    plain = re.sub(r"\[\d\d:\d\d:\d\d\]|\S+\.(cc|h):\d+:|Check failed:.*?\(-?\d+ vs\. -?\d+\)", "", text)
+    plain = " ".join(plain.replace("Thread worker:", "").split()) or text.splitlines()[0] if text else ""
+    return plain[:120].rstrip(" .") or type(error).__name__

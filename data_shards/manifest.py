@@ -1,0 +1,118 @@
+"""The records beside the tars: one index a shard, one manifest a set. Only the manifest crosses from shards to training.
+
+A set of shards is a folder:
+    train-000000.tar              a plain WebDataset tar: KEY.frames.mjpeg and KEY.json of each sample
+    train-000000.index.json       where each member lies in the tar; written after it, so it marks the shard as whole
+    manifest.json                 every shard, the splits, the preprocessing; written last. Its sha256 is the data version
+    rejects.jsonl                 every clip left out, with its reason
+"""
+
+import hashlib
+from pathlib import Path
+
+from data_shards.errors import ShardError
+from data_shards.listing import Reject
+from data_shards.preprocess import PreprocessConfig
+from data_shards.schema import Stored
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "SIMULATED_NOTICE",
+    "IndexedSample",
+    "Manifest",
+    "ShardEntry",
+    "ShardIndex",
+    "SplitSummary",
+    "index_name",
+    "read_manifest",
+]
+
+SCHEMA_VERSION = 1
+SIMULATED_NOTICE = "simulated: drawn people, no person was filmed; no figure on these clips is a result on people"
+
+
+class IndexedSample(Stored):
+    """One sample of a shard: its labels, and the (offset, size) in bytes of each member in the tar."""
+
+    key: str
+    clip_id: str
+    subject: str
+    session: str
+    labels: dict[str, int]
+    members: dict[str, tuple[int, int]]
+
+
+class ShardIndex(Stored):
+    """`NAME.index.json`. plan_sha256 says from which clips and settings the shard was made."""
+
+    schema_version: int
+    shard: str
+    split: str
+    plan_sha256: str
+    size_bytes: int
+    sha256: str
+    samples: tuple[IndexedSample, ...]
+    rejects: tuple[Reject, ...]
+
+
+class ShardEntry(Stored):
+    """A shard as the manifest names it. labels: label name to one level a sample, in tar order."""
+
+    name: str
+    split: str
+    num_samples: int
+    size_bytes: int
+    sha256: str
+    index_sha256: str
+    labels: dict[str, tuple[int, ...]]
+
+
+class SplitSummary(Stored):
+    """One split: its samples, its people, and how many samples have each level of each label."""
+
+    num_samples: int
+    subjects: tuple[str, ...]
+    label_histogram: dict[str, tuple[int, ...]]
+
+
+class Manifest(Stored):
+    """`manifest.json`. label_names: label name to the names of its levels, lowest first; notice: what a reader must know."""
+
+    format: str = "rapt-shards"
+    schema_version: int
+    dataset: str
+    simulated: bool
+    notice: str
+    label_names: dict[str, tuple[str, ...]]
+    preprocess: PreprocessConfig
+    extractors: dict[str, dict[str, str]]
+    splits: dict[str, SplitSummary]
+    shards: tuple[ShardEntry, ...]
+    num_rejected: int
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the manifest's bytes (`sha256sum manifest.json`): the data version that runs and bundles record."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+def index_name(shard: str) -> str:
+    """`train-000000.tar` -> `train-000000.index.json`."""
+    return shard.removesuffix(".tar") + ".index.json"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read `folder/manifest.json`. ShardError where it is missing, damaged or of another schema version."""
+    path = folder / "manifest.json"
+    try:
+        content = path.read_bytes()
+    except OSError:
+        raise ShardError(
+            f"{folder}: no manifest.json there, so no whole set of shards; run `rapt shards build` with this folder as OUT"
+        ) from None
+    manifest = Manifest.from_bytes(content, origin=path)
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise ShardError(
+            f"{path}: schema version {manifest.schema_version}, this Rapt reads {SCHEMA_VERSION}; build the shards again"
+        )
+    return manifest

@@ -1,0 +1,113 @@
+"""The order of samples: a pure function of (labels, seed, position). No process state, so any reader can start anywhere.
+
+Training reads one endless stream of draws. Epoch e is the draws [e * L, (e + 1) * L) with L the epoch's length, and
+batches follow each other without regard to where an epoch ends: nothing is lost, nothing is read twice but what a
+sampler draws on purpose, and every rank gets equally many batches. Position is one number: draws consumed globally.
+
+Samplers:
+    shuffled        each epoch is a permutation of the set; L = N
+    class_complete  every batch holds every class (Abedi and Khan 2021, section III): in each batch one seat a class,
+                    filled from that class's own shuffled cycle, and the other seats from the shuffled set.
+                    [choice] the paper does not say how many seats; L = N rounded up to whole batches.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from data_shards.errors import ConfigError
+from data_shards.hashing import mix64, seed_of
+
+__all__ = ["SAMPLERS", "DrawStream", "Sampler", "permutation"]
+
+Sampler = Literal["shuffled", "class_complete"]
+SAMPLERS: tuple[Sampler, ...] = ("shuffled", "class_complete")
+
+_STREAM_ORDER, _STREAM_CLASS, _STREAM_KEY = 1, 2, 3  # words that keep the hash streams apart
+
+
+def permutation(num_items: int, seed: int) -> npt.NDArray[np.int64]:
+    """A permutation of range(num_items), a pure function of (num_items, seed)."""
+    return np.argsort(mix64(seed, np.arange(num_items, dtype=np.int64)), kind="stable").astype(np.int64)
+
+
+@dataclass(frozen=True)
+class DrawStream:
+    """The endless stream of draws from a set of samples with `labels_N` levels.
+
+    global_batch: samples an optimiser step; class_complete fills its seats batch by batch.
+    """
+
+    labels_N: npt.NDArray[np.int64]
+    seed: int
+    sampler: Sampler
+    global_batch: int
+    _epochs: dict[int, npt.NDArray[np.int64]] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.labels_N) == 0:
+            raise ConfigError("the training split holds no sample; build shards with clips in it, or name another split")
+        num_classes = len(np.unique(self.labels_N))
+        if self.sampler == "class_complete" and self.global_batch < num_classes:
+            raise ConfigError(
+                f"loop.global_batch is {self.global_batch}, too small to hold every one of {num_classes} classes; "
+                f"set it to {num_classes} or more, or set data.sampler=shuffled"
+            )
+
+    @property
+    def epoch_length(self) -> int:
+        """L: draws an epoch."""
+        if self.sampler == "shuffled":
+            return len(self.labels_N)
+        return -(-len(self.labels_N) // self.global_batch) * self.global_batch
+
+    def draws(self, start: int, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """(sample indices, draw keys), both int64 (count,), of the positions start .. start + count.
+
+        A draw key is a 63-bit number of its own for each position: what is random for one draw (dropout,
+        augmentation) follows from it, whichever rank or device computes it.
+        """
+        positions = np.arange(start, start + count, dtype=np.int64)
+        epochs, offsets = np.divmod(positions, self.epoch_length)
+        indices = np.empty(count, dtype=np.int64)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            indices[here] = self._epoch(int(epoch))[offsets[here]]
+        keys = mix64(seed_of(self.seed, _STREAM_KEY), positions) >> np.uint64(1)
+        return indices, keys.astype(np.int64)
+
+    def _epoch(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Sample indices of one epoch; the last two epochs asked for are kept."""
+        if epoch not in self._epochs:
+            for old in [e for e in self._epochs if e < epoch - 1]:
+                del self._epochs[old]
+            make = self._shuffled if self.sampler == "shuffled" else self._class_complete
+            self._epochs[epoch] = make(epoch)
+        return self._epochs[epoch]
+
+    def _shuffled(self, epoch: int) -> npt.NDArray[np.int64]:
+        return permutation(len(self.labels_N), seed_of(self.seed, _STREAM_ORDER, epoch))
+
+    def _class_complete(self, epoch: int) -> npt.NDArray[np.int64]:
+        classes = np.unique(self.labels_N)
+        num_batches = self.epoch_length // self.global_batch
+        seats = self.global_batch - len(classes)
+        batches = np.empty((num_batches, self.global_batch), dtype=np.int64)
+        for column, level in enumerate(classes):
+            members = np.flatnonzero(self.labels_N == level)
+            batches[:, column] = members[self._cycle(len(members), epoch * num_batches, num_batches, int(level))]
+        shuffled = self._shuffled(epoch)
+        batches[:, len(classes) :] = shuffled[: num_batches * seats].reshape(num_batches, seats)
+        within = mix64(seed_of(self.seed, _STREAM_CLASS, epoch), np.arange(batches.size)).reshape(batches.shape)
+        return np.take_along_axis(batches, np.argsort(within, axis=1, kind="stable"), axis=1).reshape(-1)
+
+    def _cycle(self, num_members: int, start: int, count: int, level: int) -> npt.NDArray[np.int64]:
+        """Positions start .. start + count of an endless row of permutations of one class's members."""
+        rounds, offsets = np.divmod(np.arange(start, start + count, dtype=np.int64), num_members)
+        picked = np.empty(count, dtype=np.int64)
+        for number in np.unique(rounds):
+            here = rounds == number
+            picked[here] = permutation(num_members, seed_of(self.seed, _STREAM_CLASS, level, int(number)))[offsets[here]]
+        return picked

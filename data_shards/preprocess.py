@@ -1,0 +1,86 @@
+"""One function from a video file to a Sample, used by sharding and by serving alike, so what is served is what was trained.
+
+The JPEG round trip is part of it: a model never sees a frame that did not go through the stored form.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from data_shards.decode import DecodeLimits, decode_clip
+from data_shards.listing import ListedClip
+from data_shards.sample import Sample, SampleMeta, encode_frames
+from data_shards.schema import Stored
+
+__all__ = ["PreprocessConfig", "preprocess"]
+
+
+class PreprocessConfig(Stored):
+    """How a clip becomes frames; stored in the manifest and in every bundle trained from it.
+
+    num_frames: frames a clip, spread evenly over it. size_px: side of the square frame. resize: "crop" scales the
+    shorter side to size_px and keeps the centre; "pad" scales the longer side and fills the rest with black. Both
+    keep the aspect. jpeg_quality: 1 to 95, of the stored frames.
+    """
+
+    num_frames: int = Field(default=50, ge=1, le=1000)
+    size_px: int = Field(default=224, ge=16, le=1024)
+    resize: Literal["crop", "pad"] = "crop"
+    jpeg_quality: int = Field(default=90, ge=1, le=95)
+
+
+def preprocess(clip: ListedClip, config: PreprocessConfig, limits: DecodeLimits | None = None) -> Sample:
+    """Decode, scale and JPEG-encode one clip. Raises ClipError with the reason where it cannot be used."""
+    decoded = decode_clip(clip.path, num_frames=config.num_frames, frame_size=_scaled_size(config), limits=limits)
+    square_THWC = _to_square(decoded.frames_THWC, config.size_px)
+    frames_mjpeg, offsets = encode_frames(square_THWC, quality=config.jpeg_quality)
+    meta = SampleMeta(
+        clip_id=clip.clip_id,
+        subject=clip.subject,
+        session=clip.session,
+        split=clip.split,
+        labels=clip.labels,
+        fps=decoded.fps,
+        duration_s=decoded.duration_s,
+        num_source_frames=decoded.num_frames,
+        source_width_px=decoded.source_width_px,
+        source_height_px=decoded.source_height_px,
+        source_sha256=_sha256(clip.path),
+        frame_times_s=tuple(decoded.times_T.tolist()),
+        jpeg_offsets=offsets,
+        extra=clip.extra,
+    )
+    return Sample(meta=meta, frames_mjpeg=frames_mjpeg)
+
+
+def _scaled_size(config: PreprocessConfig) -> Callable[[int, int], tuple[int, int]]:
+    """The size a frame is scaled to before it is cropped or padded to the square."""
+
+    def size(width_px: int, height_px: int) -> tuple[int, int]:
+        side = min(width_px, height_px) if config.resize == "crop" else max(width_px, height_px)
+        scale = config.size_px / side
+        return max(1, round(width_px * scale)), max(1, round(height_px * scale))
+
+    return size
+
+
+def _to_square(frames_THWC: npt.NDArray[np.uint8], size_px: int) -> npt.NDArray[np.uint8]:
+    """Crop the centre, or pad with black around it, to size_px x size_px."""
+    height_px, width_px = frames_THWC.shape[1:3]
+    top, left = max(0, height_px - size_px) // 2, max(0, width_px - size_px) // 2
+    cropped = frames_THWC[:, top : top + size_px, left : left + size_px]
+    missing_h, missing_w = size_px - cropped.shape[1], size_px - cropped.shape[2]
+    if missing_h == 0 and missing_w == 0:
+        return cropped
+    around = ((0, 0), (missing_h // 2, missing_h - missing_h // 2), (missing_w // 2, missing_w - missing_w // 2), (0, 0))
+    return np.pad(cropped, around)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

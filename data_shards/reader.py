@@ -1,0 +1,96 @@
+"""Read samples out of shards by their index: one `pread` a member, no tar library, no process state."""
+
+import hashlib
+import os
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from data_shards.errors import ConfigError, ShardError
+from data_shards.manifest import Manifest, ShardEntry, ShardIndex, index_name, read_manifest
+from data_shards.sample import Sample, SampleMeta
+
+__all__ = ["ShardSet"]
+
+
+class ShardSet:
+    """The samples of some splits of a shard folder, numbered 0 .. N - 1 in the manifest's order.
+
+    Opening reads the manifest alone; a shard's index is read when one of its samples is first asked for. Safe to
+    share between threads: files are read with `pread`.
+    """
+
+    def __init__(self, folder: str | Path, *, splits: tuple[str, ...], manifest: Manifest | None = None) -> None:
+        self.folder = Path(folder)
+        self.manifest = manifest or read_manifest(self.folder)
+        unknown = [split for split in splits if split not in self.manifest.splits]
+        if unknown:
+            raise ConfigError(
+                f"{self.folder}: holds no split '{unknown[0]}' (it has: {', '.join(self.manifest.splits)}); name one of these"
+            )
+        self.splits = splits
+        self._entries: tuple[ShardEntry, ...] = tuple(e for e in self.manifest.shards if e.split in splits)
+        self._starts = np.cumsum([0, *(entry.num_samples for entry in self._entries)])
+        self._open_index = cache(self._read_index)
+        self._descriptors: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def labels(self, name: str) -> npt.NDArray[np.int64]:
+        """labels_N int64: the level of label `name` of every sample, from the manifest alone."""
+        if name not in self.manifest.label_names:
+            raise ConfigError(
+                f"{self.folder}: holds no label '{name}' (it has: {', '.join(self.manifest.label_names)}); set data.label to one"
+            )
+        return np.array([level for entry in self._entries for level in entry.labels[name]], dtype=np.int64)
+
+    @cached_property
+    def subjects(self) -> tuple[str, ...]:
+        """The subject of every sample, in order."""
+        return tuple(sample.subject for number in range(len(self._entries)) for sample in self._open_index(number).samples)
+
+    def read(self, number: int) -> Sample:
+        """Sample `number`. ShardError names the shard where its bytes are not what the index says."""
+        if not 0 <= number < len(self):
+            raise IndexError(f"sample {number} of {len(self)}")
+        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
+        indexed = self._open_index(shard).samples[number - int(self._starts[shard])]
+        path = self.folder / self._entries[shard].name
+        meta_bytes = self._read_member(shard, *indexed.members["json"])
+        frames = self._read_member(shard, *indexed.members["frames.mjpeg"])
+        return Sample(meta=SampleMeta.from_bytes(meta_bytes, origin=f"{path}: {indexed.key}.json"), frames_mjpeg=frames)
+
+    def close(self) -> None:
+        """Close the shard files; reading opens them again."""
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+
+    def _read_member(self, shard: int, offset: int, size: int) -> bytes:
+        if shard not in self._descriptors:
+            self._descriptors[shard] = self._open_tar(shard)
+        content = os.pread(self._descriptors[shard], size, offset)
+        if len(content) != size:
+            raise ShardError(f"{self.folder / self._entries[shard].name}: cut short; copy it again, or build it again")
+        return content
+
+    def _read_index(self, shard: int) -> ShardIndex:
+        entry = self._entries[shard]
+        path = self.folder / index_name(entry.name)
+        try:
+            content = path.read_bytes()
+        except OSError:
+            raise ShardError(f"{path}: missing; copy it again, or run the same `rapt shards build` again") from None
+        if hashlib.sha256(content).hexdigest() != entry.index_sha256:
+            raise ShardError(f"{path}: not the index that the manifest names; copy the folder again, or build it again")
+        return ShardIndex.from_bytes(content, origin=path)
+
+    def _open_tar(self, shard: int) -> int:
+        path = self.folder / self._entries[shard].name
+        try:
+            return os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise ShardError(f"{path}: cannot be opened ({error.strerror}); copy it again, or build it again") from None

@@ -1,0 +1,92 @@
+"""A Sample: one labelled clip in its stored form, as it lies in a shard and as the predictor makes it from a file.
+
+Frames are one concatenated JPEG stream (`KEY.frames.mjpeg`): reading cost is per member, not per byte.
+Letters: T frames, H height, W width, C = 3 RGB channels.
+"""
+
+import hashlib
+import io
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+from pydantic import Field
+
+from data_shards.errors import ShardError
+from data_shards.schema import Stored
+
+__all__ = ["Sample", "SampleMeta", "encode_frames", "sample_key"]
+
+
+class SampleMeta(Stored):
+    """`KEY.json`: what is known of a clip beside its pixels.
+
+    frame_times_s: seconds of each frame from the clip's start. jpeg_offsets: T + 1 byte offsets of the frames in
+    `KEY.frames.mjpeg`. face_present: whether a face is in each frame; None where no detector was run.
+    """
+
+    clip_id: str
+    subject: str
+    session: str
+    split: str
+    labels: dict[str, int]
+    fps: float
+    duration_s: float
+    num_source_frames: int
+    source_width_px: int
+    source_height_px: int
+    source_sha256: str
+    frame_times_s: tuple[float, ...]
+    jpeg_offsets: tuple[int, ...]
+    face_present: tuple[bool, ...] | None = None
+    extra: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip: its meta record and its packed JPEG frames."""
+
+    meta: SampleMeta
+    frames_mjpeg: bytes
+
+    def members(self) -> dict[str, bytes]:
+        """The sample as WebDataset members: extension to bytes."""
+        return {"frames.mjpeg": self.frames_mjpeg, "json": self.meta.to_bytes()}
+
+    def decode_frames(self) -> npt.NDArray[np.uint8]:
+        """frames_THWC uint8 RGB, decoded from the JPEG stream. Raises ShardError where a frame is damaged."""
+        offsets = self.meta.jpeg_offsets
+        frames: npt.NDArray[np.uint8] | None = None
+        for t, (begin, end) in enumerate(pairwise(offsets)):
+            try:
+                with Image.open(io.BytesIO(self.frames_mjpeg[begin:end]), formats=("JPEG",)) as image:
+                    pixels = np.asarray(image)
+            except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+                raise ShardError(
+                    f"clip {self.meta.clip_id}: stored frame {t} is damaged; run `rapt shards verify` on its folder"
+                ) from None
+            if frames is None:
+                frames = np.empty((len(offsets) - 1, *pixels.shape), dtype=np.uint8)
+            frames[t] = pixels
+        if frames is None:
+            raise ShardError(f"clip {self.meta.clip_id}: no frames are stored; build its shard again")
+        return frames
+
+
+def encode_frames(frames_THWC: npt.NDArray[np.uint8], *, quality: int) -> tuple[bytes, tuple[int, ...]]:
+    """Frames to one concatenated JPEG stream and its T + 1 offsets."""
+    stream = io.BytesIO()
+    offsets = [0]
+    for frame_HWC in frames_THWC:
+        Image.fromarray(frame_HWC).save(stream, "JPEG", quality=quality)
+        offsets.append(stream.tell())
+    return stream.getvalue(), tuple(offsets)
+
+
+def sample_key(clip_id: str) -> str:
+    """A WebDataset key for a clip: no dots or slashes, short enough for any tar, and no two clip ids share one."""
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", clip_id)[:64]
+    return plain if plain == clip_id else f"{plain}-{hashlib.sha256(clip_id.encode()).hexdigest()[:8]}"

@@ -1,0 +1,68 @@
+"""Decode uploads in a child process that can be killed: a clip that hangs, crashes or eats memory takes down nothing else."""
+
+import multiprocessing
+import resource
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from threading import Lock
+
+from data_shards.decode import DecodeLimits
+from data_shards.errors import ClipError
+from data_shards.preprocess import PreprocessConfig
+from data_shards.sample import Sample
+
+__all__ = ["UPLOAD_LIMITS", "DecodeChild"]
+
+UPLOAD_LIMITS = DecodeLimits(max_duration_s=600.0, max_frames=60_000)
+_MEMORY_BYTES = 6 << 30
+
+
+class DecodeChild:
+    """One child process, started when first needed and again after it was killed. Safe to call from several threads."""
+
+    def __init__(self, *, timeout_s: float = 60.0) -> None:
+        self._timeout_s = timeout_s
+        self._lock = Lock()
+        self._pool: ProcessPoolExecutor | None = None
+
+    def sample_of(self, path: Path, config: PreprocessConfig) -> Sample:
+        """`sample_of_file` in the child. ClipError also where the clip took too long or killed the child."""
+        with self._lock:
+            pool = self._pool = self._pool or _new_pool()
+            try:
+                return pool.submit(_decode, path, config).result(timeout=self._timeout_s)
+            except FutureTimeout:
+                self._discard()
+                raise ClipError(f"the clip took more than {self._timeout_s:.0f} s to decode; send a shorter one") from None
+            except (BrokenProcessPool, MemoryError):
+                self._discard()
+                raise ClipError("the clip is damaged: it crashed the decoder; re-encode it") from None
+
+    def close(self) -> None:
+        """End the child."""
+        with self._lock:
+            self._discard()
+
+    def _discard(self) -> None:
+        if self._pool is not None:
+            for process in list((self._pool._processes or {}).values()):
+                process.kill()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+
+def _new_pool() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_confine)
+
+
+def _confine() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _decode(path: Path, config: PreprocessConfig) -> Sample:
+    from serving.predictor import sample_of_file
+
+    return sample_of_file(path, config, UPLOAD_LIMITS)

@@ -1,0 +1,81 @@
+"use strict";
+
+const part = (id) => document.getElementById(id);
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+let latest = 0; // only the clip chosen last is shown, however the answers arrive
+
+async function showModel() {
+  const answer = await fetch("/v1/model");
+  const model = await answer.json();
+  const version = model.version ? `, version ${model.version}` : "";
+  part("model").textContent = `Model ${model.name}${version}: ${model.num_frames} frames a clip, levels ${model.levels.join(", ")}.`;
+  part("limits").textContent = model.limits;
+  if (model.notice) {
+    part("notice").textContent = `This model was trained on ${model.notice}.`;
+    part("notice").hidden = false;
+  }
+}
+
+function showAnswer(answer) {
+  part("level").textContent = answer.level;
+  part("score").textContent = answer.score.toFixed(2);
+  part("marker").style.left = `${50 * (answer.score + 1)}%`;
+  const rows = Object.entries(answer.probabilities).map(([level, share]) => {
+    const row = document.createElement("tr");
+    const name = row.insertCell();
+    name.textContent = level;
+    row.insertCell().textContent = percent(share);
+    const bar = document.createElement("progress");
+    bar.max = 1;
+    bar.value = share;
+    bar.setAttribute("aria-label", `${level}: ${percent(share)}`);
+    row.insertCell().append(bar);
+    return row;
+  });
+  part("probabilities").replaceChildren(...rows);
+  const { decode_ms: decode, model_ms: model } = answer.timings;
+  part("details").textContent =
+    `${answer.frames_used} frames of ${answer.duration_s.toFixed(1)} s; decoded in ${decode.toFixed(0)} ms, scored in ${model.toFixed(0)} ms.`;
+  part("answer").hidden = false;
+}
+
+async function score(file) {
+  const mine = ++latest;
+  const status = part("status");
+  const preview = part("preview");
+  part("answer").hidden = true;
+  status.className = "";
+  status.textContent = `Scoring ${file.name}…`;
+  if (preview.src) URL.revokeObjectURL(preview.src);
+  preview.src = URL.createObjectURL(file);
+  preview.hidden = false;
+  preview.onerror = () => { preview.hidden = true; }; // a browser shows fewer formats than Rapt reads
+  const form = new FormData();
+  form.append("clip", file);
+  try {
+    const reply = await fetch("/v1/score", { method: "POST", body: form });
+    const content = await reply.json();
+    if (mine !== latest) return;
+    if (!reply.ok) throw new Error(content.error || `The endpoint answered ${reply.status}.`);
+    status.textContent = `${file.name}:`;
+    showAnswer(content);
+  } catch (error) {
+    if (mine !== latest) return;
+    status.className = "failed";
+    status.textContent = error.message;
+  }
+}
+
+part("file").addEventListener("change", (event) => {
+  if (event.target.files.length) score(event.target.files[0]);
+});
+const drop = part("drop");
+for (const name of ["dragenter", "dragover"]) {
+  drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });
+}
+for (const name of ["dragleave", "drop"]) drop.addEventListener(name, () => drop.classList.remove("over"));
+drop.addEventListener("drop", (event) => {
+  event.preventDefault();
+  if (event.dataTransfer.files.length) score(event.dataTransfer.files[0]);
+});
+showModel().catch(() => { part("model").textContent = "The model does not answer; reload the page."; });

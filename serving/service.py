@@ -1,0 +1,58 @@
+"""The endpoint on Ray Serve. The only module that imports Ray Serve."""
+
+import socket
+from pathlib import Path
+
+from data_shards.errors import ServiceError
+from training.registry import RegisteredModel
+
+__all__ = ["check_port", "start_service", "stop_service"]
+
+_APP_NAME = "rapt"
+
+
+def check_port(host: str, port: int) -> None:
+    """ServiceError where the port is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ServiceError(
+                f"port {port} on {host}: {error.strerror}; stop what uses it, or name another with --port"
+            ) from None
+
+
+def start_service(registered: RegisteredModel, *, host: str, port: int) -> str:
+    """Deploy the model on the connected Ray cluster; returns the endpoint's address once it answers."""
+    import logging
+
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+
+    check_port(host, port)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    quiet = {"log_level": "WARNING", "enable_access_log": False}
+    serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=quiet)
+
+    def app() -> object:
+        """Built in the replica: loads the model there."""
+        from serving.decode_child import DecodeChild
+        from serving.http_api import build_app
+        from serving.predictor import Predictor
+
+        return build_app(Predictor(registered), DecodeChild())
+
+    deployment = serve.deployment(name="engagement", num_replicas=1, logging_config=quiet)(serve.ingress(app)())
+    try:
+        serve.run(deployment.bind(), name=_APP_NAME, route_prefix="/", logging_config=quiet)
+    except RuntimeError as error:
+        raise ServiceError(f"the model in {Path(registered.folder)} could not be deployed: {error}") from None
+    return f"http://{host}:{port}"
+
+
+def stop_service() -> None:
+    """Take the endpoint down; requests under way are answered."""
+    from ray import serve
+
+    serve.shutdown()

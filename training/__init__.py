@@ -1,0 +1,1 @@
+"""Models, losses, metrics, the training loop, bundles and the registry. Knows nothing of Ray or HTTP."""

@@ -1,0 +1,72 @@
+"""Batch statistics over all workers, on CPU too, so that local and distributed runs normalise by the same numbers.
+
+torch's own SyncBatchNorm (torch 2.13) refuses CPU tensors; it is used on GPUs, and this one elsewhere.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+__all__ = ["synchronise_batch_norm"]
+
+
+class _SumOverWorkers(torch.autograd.Function):
+    """all_reduce(sum) whose gradient is all_reduce(sum) too: each worker's loss depends on every worker's input."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d (Ioffe and Szegedy 2015) of x_NCHW with mean and variance over the workers' joined batch.
+
+    Every worker must hold the same number of values a channel, as the training loader's equal batches do.
+    """
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x_NCHW)
+        workers = dist.get_world_size()
+        variance_C, mean_C = torch.var_mean(x_NCHW, dim=(0, 2, 3), correction=0)
+        sums: Tensor = _SumOverWorkers.apply(  # type: ignore[no-untyped-call]
+            torch.stack([mean_C, variance_C + mean_C**2])
+        )
+        mean_C, square_C = sums / workers
+        variance_C = (square_C - mean_C**2).clamp_min(0)
+        self._update_running(mean_C, variance_C, workers * x_NCHW.numel() // x_NCHW.shape[1])
+        scale_C = self.weight * torch.rsqrt(variance_C + self.eps)
+        shift_C = self.bias - mean_C * scale_C
+        normalised: Tensor = x_NCHW * scale_C.view(1, -1, 1, 1) + shift_C.view(1, -1, 1, 1)
+        return normalised
+
+    @torch.no_grad()
+    def _update_running(self, mean_C: Tensor, variance_C: Tensor, count: int) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
+        self.running_mean.lerp_(mean_C, self.momentum)
+        self.running_var.lerp_(variance_C * count / max(1, count - 1), self.momentum)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+
+
+def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """Replace every BatchNorm2d by one over all workers; parameter and buffer names stay."""
+    if device.type == "cuda":
+        synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return synchronised
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = GlobalBatchNorm2d
+    return model

@@ -1,0 +1,93 @@
+"""A bundle: all that crosses from training to serving, as a folder of safetensors and JSON. Loading never unpickles.
+
+model.safetensors   the weights
+run.json            how they were made and what they do: RunConfig, levels, preprocessing, metrics, data digest, commit
+README.md           the model card
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+
+from data_shards.atomic import write_whole
+from data_shards.errors import ModelError
+from data_shards.preprocess import PreprocessConfig
+from data_shards.schema import Stored, first_problem
+from training.config import RunConfig
+from training.metrics import Evaluation
+from training.model_card import model_card
+from training.models import MODELS, EngagementModel
+
+__all__ = ["BUNDLE_VERSION", "BundleRecord", "load_bundle", "read_record", "save_bundle"]
+
+BUNDLE_VERSION = 1
+
+
+class BundleRecord(Stored):
+    """`run.json`. temperature divides the logits before softmax (1 where there was no validation split to fit it on).
+
+    simulated and notice come from the data's manifest: a model trained on simulated people says so for ever.
+    """
+
+    schema_version: int
+    run_id: str
+    run: RunConfig
+    label: str
+    level_names: tuple[str, ...]
+    temperature: float
+    preprocess: PreprocessConfig
+    dataset: str
+    simulated: bool
+    notice: str
+    data_digest: str
+    commit: str
+    best_epoch: int
+    validation: Evaluation | None
+    test: Evaluation | None
+
+
+def save_bundle(folder: Path, record: BundleRecord, model: EngagementModel) -> None:
+    """Write the bundle; run.json last, so a folder with it is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    beside = folder / ".model.safetensors.partial"
+    save_file(weights, beside)
+    beside.replace(folder / "model.safetensors")
+    write_whole(folder / "README.md", model_card(record).encode())
+    write_whole(folder / "run.json", json.dumps(record.model_dump(mode="json"), indent=2).encode() + b"\n")
+
+
+def read_record(folder: Path) -> BundleRecord:
+    """The record alone. ModelError where `folder` is no bundle, or one of another version."""
+    path = folder / "run.json"
+    try:
+        content = path.read_bytes()
+    except OSError:
+        raise ModelError(
+            f"{folder}: no bundle there (run.json is missing); name a run's bundle folder or models:/NAME@alias"
+        ) from None
+    try:
+        record = BundleRecord.model_validate_json(content)
+    except ValidationError as error:
+        raise ModelError(f"{path}: not a bundle this Rapt reads ({first_problem(error)})") from None
+    if record.schema_version != BUNDLE_VERSION:
+        raise ModelError(f"{path}: bundle version {record.schema_version}, this Rapt reads {BUNDLE_VERSION}; train it again")
+    return record
+
+
+def load_bundle(folder: Path, device: torch.device | None = None) -> tuple[BundleRecord, EngagementModel]:
+    """(record, model in evaluation mode). ModelError where the weights are missing, damaged or do not fit."""
+    record = read_record(folder)
+    # pretrained weights were only where training started: the bundle holds all of its own
+    settings = record.run.model
+    if "weights" in type(settings).model_fields:
+        settings = settings.model_copy(update={"weights": "none"})
+    model = MODELS[settings.name](settings, len(record.level_names))
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except Exception as error:  # safetensors raises its own kinds for a damaged file
+        raise ModelError(f"{folder}: its weights cannot be read ({type(error).__name__}); copy the bundle again") from None
+    return record, model.to(device or torch.device("cpu")).eval()

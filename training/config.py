@@ -1,0 +1,152 @@
+"""RunConfig: everything a run follows from, whole and frozen. Recipes return one; `--set` derives another from it."""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+
+from data_shards.errors import ConfigError
+from data_shards.order import Sampler
+from data_shards.schema import Stored, first_problem
+from training.losses import LOSSES
+from training.models import MODELS
+from training.settings import Settings
+
+__all__ = ["DataConfig", "LoopConfig", "OptimiserConfig", "RunConfig", "with_settings"]
+
+
+class DataConfig(Stored):
+    """Which samples: label is the manifest's label to learn; validation_split None means no selection, the last epoch is kept."""
+
+    label: str = "engagement"
+    train_splits: tuple[str, ...] = ("train",)
+    validation_split: str | None = "validation"
+    test_split: str | None = "test"
+    sampler: Sampler = "shuffled"
+    flip: bool = False
+    brightness: float = Field(default=0.0, ge=0.0, le=0.9)
+    num_threads: int = Field(default=2, ge=1, le=64)
+
+
+class OptimiserConfig(Stored):
+    """SGD or AdamW. schedule: "cosine" falls from lr to lr_final over the run, "constant" stays at lr. clip_norm 0: none."""
+
+    name: Literal["sgd", "adamw"]
+    lr: float = Field(gt=0)
+    lr_final: float = Field(default=0.0, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = Field(default=0, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip_norm: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _applies(self) -> "OptimiserConfig":
+        if self.name == "adamw" and "momentum" in self.model_fields_set and self.momentum != 0.9:
+            raise ValueError("momentum is SGD's; AdamW has none to set")
+        return self
+
+
+class LoopConfig(Stored):
+    """How long and in what portions. global_batch: clips an optimiser step, over all workers and accumulated microbatches.
+
+    microbatch: clips a worker puts through the model at once, 0 for its whole share. checkpoint_every_steps 0: at
+    the end of each epoch only. precision "bf16" computes the forward pass in bfloat16. sync_batch_norm: batch
+    statistics over all workers, so that every number of workers gives the same losses.
+    """
+
+    epochs: int = Field(ge=1)
+    global_batch: int = Field(ge=1)
+    microbatch: int = Field(default=0, ge=0)
+    eval_batch: int = Field(default=8, ge=1)
+    checkpoint_every_steps: int = Field(default=0, ge=0)
+    checkpoints_kept: int = Field(default=2, ge=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = True
+    sync_batch_norm: bool = True
+    compile: bool = False
+
+    def microbatch_for(self, world_size: int) -> int:
+        """Clips a worker puts through the model at once; ConfigError where the global batch cannot be shared."""
+        share, rest = divmod(self.global_batch, world_size)
+        if rest or share == 0:
+            raise ConfigError(
+                f"loop.global_batch is {self.global_batch}, which {world_size} workers cannot share evenly; "
+                f"set loop.global_batch to a multiple of {world_size}, or change --workers"
+            )
+        if self.microbatch and share % self.microbatch:
+            raise ConfigError(
+                f"loop.microbatch is {self.microbatch}, which does not divide a worker's {share} clips a step; "
+                "set one that does, or 0"
+            )
+        return self.microbatch or share
+
+
+def _parse_named(value: Any, registry: dict[str, Any], kind: str) -> Any:
+    """Settings of the registry's entry that `value["name"]` names; a ready Settings object passes."""
+    if isinstance(value, Settings):
+        return value
+    name = value.get("name") if isinstance(value, dict) else None
+    if name not in registry:
+        raise ValueError(f"no {kind} named '{name}'; there are: {', '.join(registry)}")
+    return registry[name].settings_type.model_validate(value)
+
+
+class RunConfig(Stored):
+    """A run as data, model, loss, optimiser and loop; stored as run.json in bundles and as params in MLflow."""
+
+    recipe: str
+    seed: int = 0
+    data: DataConfig
+    model: Annotated[SerializeAsAny[Settings], BeforeValidator(lambda value: _parse_named(value, MODELS, "model"))]
+    loss: Annotated[SerializeAsAny[Settings], BeforeValidator(lambda value: _parse_named(value, LOSSES, "loss"))]
+    optimiser: OptimiserConfig
+    loop: LoopConfig
+
+
+def with_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
+    """A RunConfig with `path.to.field=value` applied, in order. ConfigError on an unknown path or an unfit value.
+
+    Values are read as JSON where they parse (numbers, true, null, lists), as text otherwise; "a,b" makes a list
+    where the field is one.
+    """
+    content = config.model_dump(mode="json")
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"--set {setting}: not of the form path.to.field=value, e.g. --set loop.epochs=1")
+        _set(content, path, text, setting)
+    try:
+        return RunConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"--set {' '.join(settings)}: {first_problem(error)}") from None
+
+
+def _set(content: dict[str, Any], path: str, text: str, setting: str) -> None:
+    *parents, last = path.split(".")
+    place: Any = content
+    for name in parents:
+        place = place.get(name) if isinstance(place, dict) else None
+    if not isinstance(place, dict) or last not in place:
+        known = place if isinstance(place, dict) else content
+        raise ConfigError(f"--set {setting}: no setting '{path}'; there are here: {', '.join(sorted(known))}")
+    if isinstance(place[last], dict):
+        raise ConfigError(f"--set {setting}: '{path}' is a group; set one of: {', '.join(sorted(place[last]))}")
+    if path in ("model.name", "loss.name") and text != place[last]:
+        parent = parents[0]
+        content[parent] = {"name": text}  # another model or loss brings its own settings, at their defaults
+        return
+    value = _value(text)
+    place[last] = (
+        [part.strip() for part in text.split(",")] if isinstance(place[last], list) and isinstance(value, str) else value
+    )
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("none", "null"):
+        return None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

@@ -1,0 +1,106 @@
+"""What a run says while it goes: typed events, to whoever listens (a terminal, a file, MLflow). Only the first worker speaks."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from data_shards.schema import Stored
+from training.metrics import Evaluation
+
+__all__ = [
+    "CheckpointSaved",
+    "EpochDone",
+    "Event",
+    "EventLog",
+    "Listener",
+    "RunFinished",
+    "RunStarted",
+    "StepDone",
+    "parse_event",
+]
+
+
+class RunStarted(Stored):
+    """The run is set up; start_step is above 0 where it resumed. skipped: damaged checkpoints that were passed over."""
+
+    kind: Literal["run_started"] = "run_started"
+    run_id: str
+    start_step: int
+    total_steps: int
+    steps_per_epoch: float
+    global_batch: int
+    num_parameters: int
+    skipped: tuple[str, ...] = ()
+
+
+class StepDone(Stored):
+    """One optimiser step: the global batch's mean loss, its rate, and the share of its time spent waiting for data."""
+
+    kind: Literal["step"] = "step"
+    step: int
+    position: int
+    epoch: float
+    loss: float
+    lr: float
+    grad_norm: float
+    samples_per_s: float
+    data_wait_share: float
+
+
+class EpochDone(Stored):
+    """An epoch's end. validation is None where the recipe has no validation split."""
+
+    kind: Literal["epoch"] = "epoch"
+    epoch: int
+    step: int
+    train_loss: float
+    validation: Evaluation | None
+    is_best: bool
+
+
+class CheckpointSaved(Stored):
+    kind: Literal["checkpoint"] = "checkpoint"
+    step: int
+    path: str
+
+
+class RunFinished(Stored):
+    """The run is whole: the test split was read, once, with the best epoch's weights."""
+
+    kind: Literal["run_finished"] = "run_finished"
+    bundle: str
+    best_epoch: int
+    test: Evaluation | None
+
+
+Event = RunStarted | StepDone | EpochDone | CheckpointSaved | RunFinished
+Listener = Callable[[Event], None]
+
+_KINDS: dict[str, type[Event]] = {
+    "run_started": RunStarted,
+    "step": StepDone,
+    "epoch": EpochDone,
+    "checkpoint": CheckpointSaved,
+    "run_finished": RunFinished,
+}
+
+
+def parse_event(line: bytes) -> Event:
+    """One line of an event log."""
+    return _KINDS[json.loads(line)["kind"]].from_bytes(line, origin="events.jsonl")
+
+
+class EventLog:
+    """Appends every event to `path` as a JSON line, flushed, so that another process can follow it."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab")
+
+    def __call__(self, event: Event) -> None:
+        self._file.write(event.to_bytes())
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,304 @@
+"""The training loop: plain PyTorch over an Engine, alike in-process and under Ray Train. `train` reads as the story of a run."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from data_shards.errors import ConfigError, ModelError
+from data_shards.loader import Batch, training_batches
+from data_shards.manifest import read_manifest
+from data_shards.order import DrawStream
+from data_shards.reader import ShardSet
+from training.bundle import BUNDLE_VERSION, BundleRecord, save_bundle
+from training.checkpoint import (
+    CheckpointRecord,
+    latest_checkpoint,
+    load_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
+from training.commit import current_commit
+from training.config import RunConfig
+from training.engine import Engine, TorchEngine, lr_at
+from training.evaluate import Predictions, evaluate, fit_temperature, predict
+from training.events import CheckpointSaved, EpochDone, Event, Listener, RunFinished, RunStarted, StepDone
+from training.losses import LOSSES, EngagementLoss
+from training.metrics import Evaluation
+from training.models import MODELS
+from training.models.frames import augment
+from training.world import World
+
+__all__ = ["train"]
+
+
+@dataclass
+class Progress:
+    """How far a run is. All of it is in every checkpoint. position: draws consumed globally."""
+
+    step: int = 0
+    position: int = 0
+    best_epoch: int = 0
+    best_metric: float | None = None
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    skipped: tuple[str, ...] = field(default=())
+
+
+def train(
+    run: RunConfig,
+    data: str | Path,
+    run_folder: Path,
+    *,
+    run_id: str,
+    world: World | None = None,
+    device: torch.device | None = None,
+    listeners: Sequence[Listener] = (),
+    stop_after_step: int | None = None,
+) -> Path | None:
+    """Train `run` on the shards at `data`; returns the bundle's folder.
+
+    Everything is written below run_folder, which all workers share. A run_folder with checkpoints is resumed from its
+    last whole one. stop_after_step ends the run early, with a checkpoint and no bundle (None is returned).
+    """
+    world, device = world or World(), device or torch.device("cpu")
+    setup = _Setup(run, data, run_folder, world, device)
+    progress = setup.resume()
+    tell = _teller(listeners if world.is_first else ())
+    tell(setup.started(run_id, progress))
+    batches = setup.batches(progress.position)
+    while progress.step < setup.total_steps:
+        tell(setup.step(batches, progress))
+        epoch_ended = setup.ends_epoch(progress)
+        if epoch_ended:
+            tell(setup.finish_epoch(progress))
+        if epoch_ended or setup.checkpoint_due(progress, stop_after_step):
+            tell(setup.checkpoint(progress))
+        if progress.step == stop_after_step and progress.step < setup.total_steps:
+            return None
+    finished = setup.finish(run_id, progress)
+    tell(finished)
+    return Path(finished.bundle)
+
+
+def _teller(listeners: Sequence[Listener]) -> Listener:
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return tell
+
+
+class _Setup:
+    """What stays the same over a run: the data, the engine, the loss, and the numbers that follow from them."""
+
+    def __init__(self, run: RunConfig, data: str | Path, run_folder: Path, world: World, device: torch.device) -> None:
+        self.run, self.run_folder, self.world, self.device = run, run_folder, world, device
+        self.manifest = read_manifest(Path(data))
+        self.data = Path(data)
+        self.shards = ShardSet(data, splits=run.data.train_splits, manifest=self.manifest)
+        labels_N = self.shards.labels(run.data.label)
+        self.level_names = self.manifest.label_names[run.data.label]
+        counts_K = np.bincount(labels_N, minlength=len(self.level_names))
+        self.majority_level = int(counts_K.argmax())
+        self.stream = DrawStream(labels_N, run.seed, run.data.sampler, run.loop.global_batch)
+        self.microbatch = run.loop.microbatch_for(world.size)
+        self.accumulation = run.loop.global_batch // (self.microbatch * world.size)
+        self.total_steps = math.ceil(run.loop.epochs * self.stream.epoch_length / run.loop.global_batch)
+        torch.manual_seed(run.seed)  # the first weights: the same on every worker
+        model = MODELS[run.model.name](run.model, len(self.level_names))
+        self.engine: Engine = TorchEngine(model, run, world=world, device=device)
+        self.loss: EngagementLoss = LOSSES[run.loss.name](run.loss, counts_K.tolist()).to(device)
+        self.checkpoints = run_folder / "checkpoints"
+        self.best_weights = run_folder / "best.safetensors"
+
+    def resume(self) -> Progress:
+        path, record, damaged = latest_checkpoint(self.checkpoints)
+        if path is None or record is None:
+            return Progress(skipped=damaged)
+        if record.data_digest != self.manifest.digest:
+            raise ConfigError(
+                f"{self.run_folder}: this run was trained on data {record.data_digest[:12]}, {self.data} is "
+                f"{self.manifest.digest[:12]}; name the data it was started with, or start a new run"
+            )
+        state = load_checkpoint(path)
+        self.engine.load_state(state["engine"])
+        torch.set_rng_state(state["torch_rng"])
+        fields = ("step", "position", "best_epoch", "best_metric", "loss_sum", "loss_count")
+        return Progress(**{name: getattr(record, name) for name in fields}, skipped=damaged)
+
+    def started(self, run_id: str, progress: Progress) -> RunStarted:
+        return RunStarted(
+            run_id=run_id,
+            start_step=progress.step,
+            total_steps=self.total_steps,
+            steps_per_epoch=self.stream.epoch_length / self.run.loop.global_batch,
+            global_batch=self.run.loop.global_batch,
+            num_parameters=sum(p.numel() for p in self.engine.model.parameters()),
+            skipped=progress.skipped,
+        )
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        return training_batches(
+            self.shards,
+            self.stream,
+            label=self.run.data.label,
+            microbatch=self.microbatch,
+            rank=self.world.rank,
+            world_size=self.world.size,
+            start=start,
+            num_threads=self.run.data.num_threads,
+        )
+
+    def step(self, batches: Iterator[Batch], progress: Progress) -> StepDone:
+        """One optimiser step over the global batch."""
+        begun_s = time.perf_counter()
+        waited_s = 0.0
+        total = torch.zeros((), device=self.device)
+        self.engine.model.train()
+        for part in range(self.accumulation):
+            wait_s = time.perf_counter()
+            batch = next(batches)
+            waited_s += time.perf_counter() - wait_s
+            inputs = batch.inputs.to(self.device)
+            inputs = inputs._replace(
+                frames_BTCHW=augment(
+                    inputs.frames_BTCHW,
+                    inputs.draw_keys_B,
+                    flip=self.run.data.flip,
+                    brightness=self.run.data.brightness,
+                )
+            )
+            output = self.engine.forward(inputs)
+            loss = self.loss(output, batch.labels_B.to(self.device)) / self.accumulation
+            self.engine.backward(loss, last_of_step=part == self.accumulation - 1)
+            total += loss.detach()
+        lr = lr_at(self.run.optimiser, progress.step, self.total_steps)
+        grad_norm = self.engine.step(lr)
+        mean_loss = float(self.world.mean(total))
+        if not math.isfinite(mean_loss):
+            raise ModelError(
+                f"step {progress.step + 1}: the loss is {mean_loss}; lower optimiser.lr or set optimiser.clip_norm, "
+                "then resume from the last checkpoint"
+            )
+        progress.step += 1
+        progress.position += self.run.loop.global_batch
+        progress.loss_sum += mean_loss
+        progress.loss_count += 1
+        took_s = time.perf_counter() - begun_s
+        return StepDone(
+            step=progress.step,
+            position=progress.position,
+            epoch=progress.position / self.stream.epoch_length,
+            loss=mean_loss,
+            lr=lr,
+            grad_norm=grad_norm,
+            samples_per_s=self.run.loop.global_batch / took_s,
+            data_wait_share=waited_s / took_s,
+        )
+
+    def ends_epoch(self, progress: Progress) -> bool:
+        """Whether the last step read the last draw of an epoch."""
+        length = self.stream.epoch_length
+        return progress.position // length > (progress.position - self.run.loop.global_batch) // length
+
+    def finish_epoch(self, progress: Progress) -> EpochDone:
+        """Validate, and keep the weights where they are the best so far."""
+        epoch = progress.position // self.stream.epoch_length
+        predictions = self._predict(self.run.data.validation_split)
+        validation = self._evaluate(predictions, self.run.data.validation_split)
+        metric = validation.metrics.balanced_accuracy if validation else None
+        is_best = metric is None or progress.best_metric is None or metric > progress.best_metric
+        if is_best:
+            progress.best_epoch, progress.best_metric = epoch, metric
+            if self.world.is_first:
+                self._save_best()
+        train_loss = progress.loss_sum / max(1, progress.loss_count)
+        progress.loss_sum, progress.loss_count = 0.0, 0
+        return EpochDone(epoch=epoch, step=progress.step, train_loss=train_loss, validation=validation, is_best=is_best)
+
+    def checkpoint_due(self, progress: Progress, stop_after_step: int | None) -> bool:
+        every = self.run.loop.checkpoint_every_steps
+        return progress.step == stop_after_step or bool(every and progress.step % every == 0)
+
+    def checkpoint(self, progress: Progress) -> CheckpointSaved:
+        path = self.checkpoints / f"step-{progress.step:08d}"
+        if self.world.is_first:
+            record = CheckpointRecord(
+                step=progress.step,
+                position=progress.position,
+                data_digest=self.manifest.digest,
+                best_epoch=progress.best_epoch,
+                best_metric=progress.best_metric,
+                loss_sum=progress.loss_sum,
+                loss_count=progress.loss_count,
+                state_sha256="",
+            )
+            state: dict[str, Any] = {"engine": self.engine.state(), "torch_rng": torch.get_rng_state()}
+            save_checkpoint(self.checkpoints, record, state)
+            prune_checkpoints(self.checkpoints, kept=self.run.loop.checkpoints_kept)
+        self.world.barrier()
+        return CheckpointSaved(step=progress.step, path=str(path))
+
+    def finish(self, run_id: str, progress: Progress) -> RunFinished:
+        """Load the best weights, calibrate on validation, read the test split once, write the bundle."""
+        self.engine.model.load_state_dict(load_file(self.best_weights))
+        on_validation = self._predict(self.run.data.validation_split)
+        on_test = self._predict(self.run.data.test_split)
+        record = BundleRecord(
+            schema_version=BUNDLE_VERSION,
+            run_id=run_id,
+            run=self.run,
+            label=self.run.data.label,
+            level_names=self.level_names,
+            temperature=fit_temperature(on_validation) if on_validation else 1.0,
+            preprocess=self.manifest.preprocess,
+            dataset=self.manifest.dataset,
+            simulated=self.manifest.simulated,
+            notice=self.manifest.notice,
+            data_digest=self.manifest.digest,
+            commit=current_commit(),
+            best_epoch=progress.best_epoch,
+            validation=self._evaluate(on_validation, self.run.data.validation_split),
+            test=self._evaluate(on_test, self.run.data.test_split),
+        )
+        folder = self.run_folder / "bundle"
+        if self.world.is_first:
+            save_bundle(folder, record, self.engine.model)
+        self.world.barrier()
+        return RunFinished(bundle=str(folder), best_epoch=progress.best_epoch, test=record.test)
+
+    def _predict(self, split: str | None) -> Predictions | None:
+        """Predictions on a split; None where the recipe names none or the data hold none of it."""
+        if split is None or split not in self.manifest.splits:
+            return None
+        shards = ShardSet(self.data, splits=(split,), manifest=self.manifest)
+        try:
+            return predict(
+                self.engine.model,
+                shards,
+                label=self.run.data.label,
+                batch=self.run.loop.eval_batch,
+                device=self.device,
+                world=self.world,
+                num_threads=self.run.data.num_threads,
+            )
+        finally:
+            shards.close()
+
+    def _evaluate(self, predictions: Predictions | None, split: str | None) -> Evaluation | None:
+        if predictions is None or split is None:
+            return None
+        return evaluate(predictions, split=split, majority_level=self.majority_level)
+
+    def _save_best(self) -> None:
+        beside = self.best_weights.with_name(".best.safetensors.partial")
+        self.run_folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: t.detach().cpu().contiguous() for name, t in self.engine.model.state_dict().items()}, beside)
+        beside.replace(self.best_weights)

@@ -1,0 +1,71 @@
+"""The model card written into every bundle: what the model is, what it was measured on, and what it is not."""
+
+from typing import TYPE_CHECKING
+
+from training.metrics import Evaluation
+
+if TYPE_CHECKING:
+    from training.bundle import BundleRecord
+
+__all__ = ["LIMITS", "model_card"]
+
+LIMITS = (
+    "The score is an estimate of how engaged observers would judge the person in the clip to be, from visible behaviour "
+    "alone. It is not a measure of attention, learning, ability or emotion, and no emotion is inferred (EU AI Act, "
+    "Art. 5(1)(f), bans that in education outside medical and safety use). It must not decide anything about a person. "
+    "How well it works for people, cameras, rooms and cultures that its data does not hold is unknown."
+)
+
+
+def model_card(record: "BundleRecord") -> str:
+    """Markdown text of the card."""
+    banner = f"> **{record.notice}**\n\n" if record.simulated else ""
+    size = record.preprocess.size_px
+    return f"""# {record.run.recipe}: an engagement model
+
+{banner}Made by Rapt, run `{record.run_id}`.
+
+| | |
+| --- | --- |
+| model | {record.run.model.name}, recipe `{record.run.recipe}`, seed {record.run.seed} |
+| input | {record.preprocess.num_frames} frames spread over a clip, {size}x{size}, resize rule `{record.preprocess.resize}` |
+| answer | {record.label}: {", ".join(record.level_names)}; probabilities at temperature {record.temperature} |
+| data | {record.dataset}, digest `{record.data_digest[:16]}` |
+| code | commit `{record.commit}` |
+| weights of | epoch {record.best_epoch} |
+
+## Measured
+
+{_table(record.validation)}
+{_table(record.test)}
+Validation chose the epoch and the temperature; the test split was read once. Intervals are 95 % bootstrap intervals over people.
+
+## What the score is not
+
+{LIMITS}
+"""
+
+
+def _table(evaluation: Evaluation | None) -> str:
+    if evaluation is None:
+        return ""
+    ours, base = evaluation.metrics, evaluation.majority_baseline
+    interval = evaluation.balanced_accuracy_interval
+    rows = [
+        ("accuracy", ours.accuracy, base.accuracy),
+        ("balanced accuracy", ours.balanced_accuracy, base.balanced_accuracy),
+        ("macro-F1", ours.macro_f1, base.macro_f1),
+        ("quadratic weighted kappa", ours.qwk, base.qwk),
+        ("mean absolute error (levels)", ours.mae, base.mae),
+    ]
+    lines = [
+        f"### {evaluation.split}: {evaluation.num_samples} clips of {interval.num_subjects} people",
+        "",
+        "| | model | majority class |",
+        "| --- | --- | --- |",
+        *(f"| {name} | {value:.3f} | {baseline:.3f} |" for name, value, baseline in rows),
+        "",
+        f"Balanced accuracy lies in [{interval.low:.3f}, {interval.high:.3f}].",
+        "",
+    ]
+    return "\n".join(lines)

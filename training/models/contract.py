@@ -1,0 +1,34 @@
+"""What every model is: built from its Settings and the number of levels, from clip inputs to logits.
+
+Letters: B clips, K levels, E embedding width.
+"""
+
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from data_shards.loader import ClipInputs
+from training.settings import Settings
+
+__all__ = ["EngagementModel", "ModelOutput"]
+
+
+class ModelOutput(NamedTuple):
+    """logits_BK: unnormalised log-probabilities of the levels; embedding_BE: what the last layer reads."""
+
+    logits_BK: Tensor
+    embedding_BE: Tensor
+
+
+class EngagementModel(nn.Module):
+    """Base of the registry's models. `settings_type` names the fields a recipe may set."""
+
+    settings_type: ClassVar[type[Settings]]
+
+    def __init__(self, settings: Settings, num_levels: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.num_levels = num_levels
+
+    def forward(self, inputs: ClipInputs) -> ModelOutput:
+        raise AssertionError(f"{type(self).__name__} does not define forward")

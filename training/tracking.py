@@ -1,0 +1,147 @@
+"""MLflow: one run a job, told by the first worker. The embedded default is sqlite and a folder beside it.
+
+Params are the resolved RunConfig, tags the lineage (data digest, commit, recipe), metrics by step and epoch, artifacts
+the confusion matrix as a picture and the bundle.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from training.config import RunConfig
+from training.events import EpochDone, Event, RunFinished, StepDone
+from training.metrics import Evaluation
+
+__all__ = ["MlflowTracker", "mlflow_client"]
+
+EXPERIMENT = "engagement"
+_STEPS_A_CALL = 50
+_LONGEST_PARAM = 500
+
+
+def mlflow_client(uri: str) -> Any:
+    """An MlflowClient on a tracking server or an embedded sqlite database, whose folder is made."""
+    import logging
+
+    # the embedded database announces each of its migrations; mlflow sets alembic's level while it migrates
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+class MlflowTracker:
+    """A listener that writes a run's events to MLflow. Making one opens the MLflow run, or the run of that name again."""
+
+    def __init__(self, uri: str, run: RunConfig, *, run_id: str, tags: dict[str, str]) -> None:
+        self._client = mlflow_client(uri)
+        self._waiting: list[StepDone] = []
+        experiment = self._experiment(uri)
+        self.mlflow_run_id = self._run(experiment, run_id, tags)
+        for name, value in _flat(run.model_dump(mode="json")):
+            self._client.log_param(self.mlflow_run_id, name, str(value)[:_LONGEST_PARAM])
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StepDone):
+            self._waiting.append(event)
+            if len(self._waiting) >= _STEPS_A_CALL:
+                self._send_steps()
+        elif isinstance(event, EpochDone):
+            self._send_steps()
+            self._metrics({"train_loss": event.train_loss}, step=event.step)
+            if event.validation:
+                self._evaluation(event.validation, step=event.step)
+        elif isinstance(event, RunFinished):
+            self._send_steps()
+            if event.test:
+                self._evaluation(event.test, step=0)
+                figure = confusion_figure(event.test, Path(event.bundle))
+                self._client.log_figure(self.mlflow_run_id, figure, "confusion_matrix_test.png")
+            self._client.log_artifacts(self.mlflow_run_id, event.bundle, "bundle")
+
+    def close(self, *, finished: bool) -> None:
+        """End the MLflow run as finished or failed."""
+        self._send_steps()
+        self._client.set_terminated(self.mlflow_run_id, "FINISHED" if finished else "FAILED")
+
+    def _experiment(self, uri: str) -> str:
+        found = self._client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        # a server chooses its own artifact store; beside an embedded database it is a folder
+        artifacts = str(Path(uri.removeprefix("sqlite:///")).parent / "artifacts") if uri.startswith("sqlite:///") else None
+        return str(self._client.create_experiment(EXPERIMENT, artifact_location=artifacts))
+
+    def _run(self, experiment: str, run_id: str, tags: dict[str, str]) -> str:
+        same_name = self._client.search_runs([experiment], filter_string=f"attributes.run_name = '{run_id}'", max_results=1)
+        if same_name:
+            self._client.update_run(same_name[0].info.run_id, status="RUNNING")
+            return str(same_name[0].info.run_id)
+        return str(self._client.create_run(experiment, run_name=run_id, tags=tags).info.run_id)
+
+    def _send_steps(self) -> None:
+        from mlflow.entities import Metric
+
+        now_ms = int(time.time() * 1000)
+        metrics = [
+            Metric(name, getattr(event, name), now_ms, event.step)
+            for event in self._waiting
+            for name in ("loss", "lr", "grad_norm", "samples_per_s", "data_wait_share")
+        ]
+        self._waiting = []
+        if metrics:
+            self._client.log_batch(self.mlflow_run_id, metrics=metrics)
+
+    def _metrics(self, values: dict[str, float], *, step: int) -> None:
+        from mlflow.entities import Metric
+
+        now_ms = int(time.time() * 1000)
+        self._client.log_batch(self.mlflow_run_id, metrics=[Metric(k, v, now_ms, step) for k, v in values.items()])
+
+    def _evaluation(self, evaluation: Evaluation, *, step: int) -> None:
+        ours = evaluation.metrics.model_dump()
+        recalls = ours.pop("per_class_recall")
+        values = {f"{evaluation.split}_{name}": value for name, value in ours.items()}
+        values |= {f"{evaluation.split}_recall_{level}": recall for level, recall in enumerate(recalls) if recall is not None}
+        values[f"{evaluation.split}_majority_accuracy"] = evaluation.majority_baseline.accuracy
+        values[f"{evaluation.split}_balanced_accuracy_low"] = evaluation.balanced_accuracy_interval.low
+        values[f"{evaluation.split}_balanced_accuracy_high"] = evaluation.balanced_accuracy_interval.high
+        self._metrics(values, step=step)
+
+
+def confusion_figure(evaluation: Evaluation, bundle: Path) -> Any:
+    """A matplotlib figure of the confusion matrix, counts and row shares, named by the bundle's level names."""
+    from matplotlib.figure import Figure
+
+    from training.bundle import read_record
+
+    record = read_record(bundle)
+    counts = evaluation.confusion
+    figure = Figure(figsize=(5.2, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    shares = [[n / max(1, sum(row)) for n in row] for row in counts]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for i, row in enumerate(counts):
+        for j, count in enumerate(row):
+            colour = "white" if shares[i][j] > 0.5 else "black"
+            axes.text(j, i, f"{count}\n{shares[i][j]:.0%}", ha="center", va="center", color=colour)
+    names = record.level_names
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("predicted level")
+    axes.set_ylabel("true level")
+    word = "simulated " if record.simulated else ""
+    axes.set_title(f"{word}{record.dataset if not word else ''}{evaluation.split}: {evaluation.num_samples} clips")
+    return figure
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
