@@ -11,7 +11,7 @@ import httpx
 from cluster.commands.shards import listing_of
 from cluster.home import home, mlflow_uri, new_run_id, run_folder
 from cluster.job import JobResult, TrainingJob
-from cluster.launch import connect_ray, run_on_ray
+from cluster.launch import connect_ray, disconnect_ray, run_on_ray
 from cluster.terminal import TrainingDisplay, clip_progress, console, evaluation_table
 from cluster.waiting import wait_for_stop
 from data_shards.build import build_shards
@@ -66,6 +66,7 @@ def run_demo(*, clips: int, workers: int, port: int, settings: Sequence[str], ke
     if keep_serving:
         wait_for_stop()
     stop_service()
+    disconnect_ray()
 
 
 def _ask_for_scores(url: str, listing: Listing) -> None:

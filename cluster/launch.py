@@ -1,6 +1,8 @@
 """Launch a training job: in this process, or as Ray Train workers."""
 
+import json
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ from data_shards.errors import ConfigError, RaptError, ServiceError
 from training.events import Listener, parse_event
 from training.world import World
 
-__all__ = ["connect_ray", "run_local", "run_on_ray"]
+__all__ = ["connect_ray", "disconnect_ray", "run_local", "run_on_ray"]
 
 _POLL_S = 0.25
 
@@ -29,26 +31,30 @@ def connect_ray(address: str | None, *, num_cpus: int) -> None:
     """Connect to the Ray cluster at `address`, or start one on this machine that listens on loopback alone."""
     import logging
 
+    if not address:
+        # Ray reads this when it is imported: its processes then listen on loopback, not on every interface. The name
+        # is of the systems it was made for (ray/_private/services.py, get_node_ip_address); gloo has its own.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     import ray
 
     if ray.is_initialized():
         return
-    # Ray Train reports every worker's start; the terminal shows the run's own progress instead
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     try:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            ray.init(
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _node_ip_address="127.0.0.1",
-            )
+            ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = address or "on this machine"
         raise ServiceError(f"Ray {where}: cannot be reached or started ({str(error).splitlines()[0]}); check --address") from None
+
+
+def disconnect_ray() -> None:
+    """Leave the cluster; one that `connect_ray` started ends."""
+    import ray
+
+    ray.shutdown()
 
 
 def run_on_ray(job: TrainingJob, listener: Listener, *, address: str | None = None) -> JobResult:
@@ -60,11 +66,14 @@ def run_on_ray(job: TrainingJob, listener: Listener, *, address: str | None = No
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    from cluster.ray_worker import NoProcessGroup, train_worker
+
     result_path = job.run_folder / "result.json"
     result_path.unlink(missing_ok=True)
     trainer = TorchTrainer(
-        _train_worker,
+        train_worker,
         train_loop_config={"job": job},
+        torch_config=NoProcessGroup(),
         scaling_config=ScalingConfig(
             num_workers=job.workers,
             use_gpu=job.gpus_per_worker > 0,
@@ -80,34 +89,7 @@ def run_on_ray(job: TrainingJob, listener: Listener, *, address: str | None = No
     return _read_result(result_path)
 
 
-def _train_worker(config: dict[str, Any]) -> None:
-    """In a Ray Train worker: its rank and device, then the same as everywhere."""
-    import ray.train
-    import ray.train.torch
-    import torch
-
-    job: TrainingJob = config["job"]
-    context = ray.train.get_context()
-    device = ray.train.torch.get_device()
-    if device.type == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
-    result = run_worker(job, world=World(context.get_world_rank(), context.get_world_size()), device=device)
-    if result is not None:
-        _write_result(job.run_folder / "result.json", result)
-
-
-def _write_result(path: Path, result: JobResult) -> None:
-    import json
-
-    from data_shards.atomic import write_whole
-
-    content = {"bundle": str(result.bundle), "version": result.version, "mlflow_run_id": result.mlflow_run_id}
-    write_whole(path, json.dumps(content).encode())
-
-
 def _read_result(path: Path) -> JobResult:
-    import json
-
     content = json.loads(path.read_bytes())
     return JobResult(bundle=Path(content["bundle"]), version=content["version"], mlflow_run_id=content["mlflow_run_id"])
 

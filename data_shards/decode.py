@@ -36,6 +36,10 @@ _CONTAINERS: tuple[tuple[int, bytes], ...] = (
 )
 
 
+_TIE_S = 0.001
+_RGBA_WIDTHS = frozenset({16, 24, 48, 72})  # decord 0.6.0 gives four channels at these widths and fails: its issues 93, 336
+
+
 class DecodeLimits(Stored):
     """What a clip may ask of the decoder before it is refused."""
 
@@ -72,7 +76,8 @@ def decode_clip(
 
     The clip is cut into `num_frames` equal parts by time and the frame on screen at each centre is taken, so a
     variable frame rate is sampled evenly in seconds; a clip with fewer frames repeats them. `frame_size` maps the
-    upright (width, height) to the size to scale to. Rotation metadata is applied by decord.
+    upright (width, height) to the size to scale to; a few widths come out one pixel wider. Rotation metadata is
+    applied by decord.
     Raises ClipError with the reason: missing, empty, no video, too large, too long, or damaged.
     """
     from decord import DECORDError
@@ -87,12 +92,16 @@ def decode_clip(
         first = reader[0].shape
         height_px, width_px = int(first[0]), int(first[1])
         starts = np.asarray(reader.get_frame_timestamp(range(len(reader))), dtype=np.float64)
-        target = frame_size(width_px, height_px)
-        scaled = _open(path, width=target[0], height=target[1])
+        target_width, target_height = frame_size(width_px, height_px)
+        if target_width in _RGBA_WIDTHS:
+            target_width += 1
+        scaled = _open(path, width=target_width, height=target_height)
         begin, end = float(starts[0, 0]), float(starts[-1, 1])
         duration_s = end - begin
         centres = begin + (np.arange(num_frames) + 0.5) * duration_s / num_frames
-        picked = np.clip(np.searchsorted(starts[:, 0], centres, side="right") - 1, 0, len(reader) - 1)
+        # decord's time stamps are float32, and a centre often is a frame's very start: a millisecond settles the tie
+        shown = np.searchsorted(starts[:, 0], centres + _TIE_S, side="right") - 1
+        picked = np.clip(shown, 0, len(reader) - 1)
         frames = scaled.get_batch(picked.tolist()).asnumpy()
     except (DECORDError, RuntimeError, ValueError, IndexError) as error:
         raise ClipError(f"{path.name}: damaged, cannot be decoded ({_short(error)}); re-encode it") from None

@@ -7,7 +7,7 @@ sampler draws on purpose, and every rank gets equally many batches. Position is 
 Samplers:
     shuffled        each epoch is a permutation of the set; L = N
     class_complete  every batch holds every class (Abedi and Khan 2021, section III): in each batch one seat a class,
-                    filled from that class's own shuffled cycle, and the other seats from the shuffled set.
+                    filled from that class's own endless cycle of permutations, and the other seats from the whole set's.
                     [choice] the paper does not say how many seats; L = N rounded up to whole batches.
 """
 
@@ -25,7 +25,8 @@ __all__ = ["SAMPLERS", "DrawStream", "Sampler", "permutation"]
 Sampler = Literal["shuffled", "class_complete"]
 SAMPLERS: tuple[Sampler, ...] = ("shuffled", "class_complete")
 
-_STREAM_ORDER, _STREAM_CLASS, _STREAM_KEY = 1, 2, 3  # words that keep the hash streams apart
+_STREAM_ORDER, _STREAM_CLASS, _STREAM_SEAT, _STREAM_KEY = 1, 2, 3, 4  # words that keep the hash streams apart
+_ALL_CLASSES = -1
 
 
 def permutation(num_items: int, seed: int) -> npt.NDArray[np.int64]:
@@ -98,13 +99,13 @@ class DrawStream:
         for column, level in enumerate(classes):
             members = np.flatnonzero(self.labels_N == level)
             batches[:, column] = members[self._cycle(len(members), epoch * num_batches, num_batches, int(level))]
-        shuffled = self._shuffled(epoch)
-        batches[:, len(classes) :] = shuffled[: num_batches * seats].reshape(num_batches, seats)
-        within = mix64(seed_of(self.seed, _STREAM_CLASS, epoch), np.arange(batches.size)).reshape(batches.shape)
+        others = self._cycle(len(self.labels_N), epoch * num_batches * seats, num_batches * seats, _ALL_CLASSES)
+        batches[:, len(classes) :] = others.reshape(num_batches, seats)
+        within = mix64(seed_of(self.seed, _STREAM_SEAT, epoch), np.arange(batches.size)).reshape(batches.shape)
         return np.take_along_axis(batches, np.argsort(within, axis=1, kind="stable"), axis=1).reshape(-1)
 
     def _cycle(self, num_members: int, start: int, count: int, level: int) -> npt.NDArray[np.int64]:
-        """Positions start .. start + count of an endless row of permutations of one class's members."""
+        """Positions start .. start + count of an endless row of permutations of one class's members, or of all samples."""
         rounds, offsets = np.divmod(np.arange(start, start + count, dtype=np.int64), num_members)
         picked = np.empty(count, dtype=np.int64)
         for number in np.unique(rounds):

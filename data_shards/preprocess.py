@@ -17,7 +17,7 @@ from data_shards.listing import ListedClip
 from data_shards.sample import Sample, SampleMeta, encode_frames
 from data_shards.schema import Stored
 
-__all__ = ["PreprocessConfig", "preprocess"]
+__all__ = ["PreprocessConfig", "preprocess", "preprocess_file"]
 
 
 class PreprocessConfig(Stored):
@@ -56,6 +56,11 @@ def preprocess(clip: ListedClip, config: PreprocessConfig, limits: DecodeLimits 
         extra=clip.extra,
     )
     return Sample(meta=meta, frames_mjpeg=frames_mjpeg)
+
+
+def preprocess_file(path: Path, config: PreprocessConfig, limits: DecodeLimits | None = None) -> Sample:
+    """The same for a video file of which nothing is known: no label, subject or split. ClipError where it cannot be used."""
+    return preprocess(ListedClip(clip_id=path.name, path=path, subject="", split="", labels={}), config, limits)
 
 
 def _scaled_size(config: PreprocessConfig) -> Callable[[int, int], tuple[int, int]]:

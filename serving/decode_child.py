@@ -10,7 +10,7 @@ from threading import Lock
 
 from data_shards.decode import DecodeLimits
 from data_shards.errors import ClipError
-from data_shards.preprocess import PreprocessConfig
+from data_shards.preprocess import PreprocessConfig, preprocess_file
 from data_shards.sample import Sample
 
 __all__ = ["UPLOAD_LIMITS", "DecodeChild"]
@@ -27,8 +27,14 @@ class DecodeChild:
         self._lock = Lock()
         self._pool: ProcessPoolExecutor | None = None
 
+    def start(self) -> None:
+        """Start the child now, so that the first clip does not wait for its imports."""
+        with self._lock:
+            self._pool = self._pool or _new_pool()
+            self._pool.submit(_warm_up).result(timeout=self._timeout_s)
+
     def sample_of(self, path: Path, config: PreprocessConfig) -> Sample:
-        """`sample_of_file` in the child. ClipError also where the clip took too long or killed the child."""
+        """`preprocess_file` in the child. ClipError also where the clip took too long or killed the child."""
         with self._lock:
             pool = self._pool = self._pool or _new_pool()
             try:
@@ -62,7 +68,10 @@ def _confine() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _decode(path: Path, config: PreprocessConfig) -> Sample:
-    from serving.predictor import sample_of_file
+def _warm_up() -> None:
+    import av  # noqa: F401  # imported here so that the first clip finds it loaded
+    import decord  # noqa: F401
 
-    return sample_of_file(path, config, UPLOAD_LIMITS)
+
+def _decode(path: Path, config: PreprocessConfig) -> Sample:
+    return preprocess_file(path, config, UPLOAD_LIMITS)

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import FastAPI, File, UploadFile
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -126,20 +126,22 @@ class _BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise _TooLargeError
-            return message
+            # to the app it looks as if the client had left; what it then says is not sent
+            return message if received <= self._max_bytes else {"type": "http.disconnect"}
+
+        async def unless_refused(message: Message) -> None:
+            if received <= self._max_bytes:
+                await send(message)
 
         try:
-            await self._app(scope, counted, send)
-        except _TooLargeError:
+            await self._app(scope, counted, unless_refused)
+        except ClientDisconnect:
+            if received <= self._max_bytes:
+                raise
+        if received > self._max_bytes:
             await self._refuse(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         limit = f"{self._max_bytes >> 20} MiB"
         response = JSONResponse({"error": f"the upload is over {limit}; send a shorter clip"}, status_code=413)
         await response(scope, receive, send)
-
-
-class _TooLargeError(Exception):
-    """More bytes than allowed have come."""

@@ -6,10 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data_shards.decode import DecodeLimits
-from data_shards.listing import ListedClip
 from data_shards.loader import batch_of
-from data_shards.preprocess import PreprocessConfig, preprocess
+from data_shards.preprocess import PreprocessConfig, preprocess_file
 from data_shards.sample import Sample
 from serving.answer import Answer, ModelInfo, Timings
 from training.bundle import load_bundle
@@ -17,13 +15,7 @@ from training.evaluate import engagement_score, probabilities
 from training.model_card import LIMITS
 from training.registry import RegisteredModel
 
-__all__ = ["Predictor", "sample_of_file"]
-
-
-def sample_of_file(path: Path, config: PreprocessConfig, limits: DecodeLimits | None = None) -> Sample:
-    """Decode and preprocess an unlabelled clip exactly as sharding does. ClipError where it cannot be used."""
-    clip = ListedClip(clip_id=path.name, path=path, subject="", split="", labels={})
-    return preprocess(clip, config, limits)
+__all__ = ["Predictor"]
 
 
 class Predictor:
@@ -58,7 +50,7 @@ class Predictor:
     def score_file(self, path: Path) -> Answer:
         """Decode, preprocess and score one clip. ClipError where it cannot be used."""
         begun_s = time.perf_counter()
-        sample = sample_of_file(path, self.preprocess)
+        sample = preprocess_file(path, self.preprocess)
         return self.score_sample(sample, decode_ms=(time.perf_counter() - begun_s) * 1000)
 
     def score_sample(self, sample: Sample, *, decode_ms: float = 0.0) -> Answer:

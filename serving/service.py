@@ -41,7 +41,10 @@ def start_service(registered: RegisteredModel, *, host: str, port: int) -> str:
         from serving.http_api import build_app
         from serving.predictor import Predictor
 
-        return build_app(Predictor(registered), DecodeChild())
+        _keep_replica_on_loopback(host)
+        child = DecodeChild()
+        child.start()
+        return build_app(Predictor(registered), child)
 
     deployment = serve.deployment(name="engagement", num_replicas=1, logging_config=quiet)(serve.ingress(app)())
     try:
@@ -51,8 +54,26 @@ def start_service(registered: RegisteredModel, *, host: str, port: int) -> str:
     return f"http://{host}:{port}"
 
 
+def _keep_replica_on_loopback(host: str) -> None:
+    """In the replica, before it opens its port for other deployments: open it on loopback where the endpoint is there.
+
+    Ray Serve 2.60 opens that port, which unpickles what it is sent, on every interface (serve/_private/replica.py,
+    "[::]:0") and has no setting for it. A test looks at what listens, and fails should this no longer reach it.
+    """
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        return
+    from ray.serve._private import replica
+
+    open_port = replica.add_port_to_grpc_server
+
+    def on_loopback(server: object, address: str) -> object:
+        return open_port(server, address.replace("[::]", "127.0.0.1"))
+
+    replica.add_port_to_grpc_server = on_loopback
+
+
 def stop_service() -> None:
-    """Take the endpoint down; requests under way are answered."""
+    """Take the endpoint down; requests under way are answered. The Ray cluster itself stays."""
     from ray import serve
 
-    serve.shutdown()
+    serve.delete(_APP_NAME)

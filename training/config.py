@@ -52,7 +52,8 @@ class LoopConfig(Stored):
     """How long and in what portions. global_batch: clips an optimiser step, over all workers and accumulated microbatches.
 
     microbatch: clips a worker puts through the model at once, 0 for its whole share. checkpoint_every_steps 0: at
-    the end of each epoch only. precision "bf16" computes the forward pass in bfloat16. sync_batch_norm: batch
+    the end of each epoch only. precision "bf16" computes the forward pass in bfloat16;
+    "fp64" is for proofs that two ways of running are the same arithmetic. sync_batch_norm: batch
     statistics over all workers, so that every number of workers gives the same losses.
     """
 
@@ -62,7 +63,7 @@ class LoopConfig(Stored):
     eval_batch: int = Field(default=8, ge=1)
     checkpoint_every_steps: int = Field(default=0, ge=0)
     checkpoints_kept: int = Field(default=2, ge=1)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     channels_last: bool = True
     sync_batch_norm: bool = True
     compile: bool = False
@@ -134,8 +135,11 @@ def _set(content: dict[str, Any], path: str, text: str, setting: str) -> None:
     if isinstance(place[last], dict):
         raise ConfigError(f"--set {setting}: '{path}' is a group; set one of: {', '.join(sorted(place[last]))}")
     if path in ("model.name", "loss.name") and text != place[last]:
-        parent = parents[0]
-        content[parent] = {"name": text}  # another model or loss brings its own settings, at their defaults
+        registry: dict[str, Any] = MODELS if parents[0] == "model" else LOSSES
+        if text in registry:  # another model or loss brings its own settings, at their defaults
+            content[parents[0]] = registry[text].settings_type(name=text).model_dump(mode="json")
+        else:
+            place[last] = text  # refused with the known names when the whole is validated
         return
     value = _value(text)
     place[last] = (

@@ -39,7 +39,7 @@ class TorchEngine:
     """Plain PyTorch; DistributedDataParallel where there are several workers."""
 
     def __init__(self, model: EngagementModel, run: RunConfig, *, world: World, device: torch.device) -> None:
-        self.model = model.to(device)
+        self.model = model.to(device, torch.float64 if run.loop.precision == "fp64" else torch.float32)
         if run.loop.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         if world.size > 1 and run.loop.sync_batch_norm:

@@ -40,7 +40,7 @@ class CrossEntropy(EngagementLoss):
     settings_type: ClassVar[type[Settings]] = CrossEntropySettings
 
     def forward(self, output: ModelOutput, labels_B: Tensor) -> Tensor:
-        return F.cross_entropy(output.logits_BK.float(), labels_B)
+        return F.cross_entropy(_at_least_single(output.logits_BK), labels_B)
 
 
 class WeightedCrossEntropySettings(Settings):
@@ -69,8 +69,13 @@ class WeightedCrossEntropy(EngagementLoss):
         self.register_buffer("weights_K", weights_K, persistent=False)
 
     def forward(self, output: ModelOutput, labels_B: Tensor) -> Tensor:
-        losses_B = F.cross_entropy(output.logits_BK.float(), labels_B, reduction="none")
+        losses_B = F.cross_entropy(_at_least_single(output.logits_BK), labels_B, reduction="none")
         return (self.weights_K[labels_B] * losses_B).mean()
+
+
+def _at_least_single(logits_BK: Tensor) -> Tensor:
+    """bfloat16 logits to float32: a log-softmax needs its digits."""
+    return logits_BK.float() if logits_BK.dtype == torch.bfloat16 else logits_BK
 
 
 LOSSES: dict[str, type[EngagementLoss]] = {

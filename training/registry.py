@@ -13,6 +13,7 @@ __all__ = ["MODEL_NAME", "Gate", "RegisteredModel", "promote", "register", "reso
 
 MODEL_NAME = "engagement"
 _SPLITS = ("validation", "test")
+_LOWER_IS_BETTER = ("mae", "mse")
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,12 @@ def _compare(client: Any, ours: Any, holder: Any, alias: str, gate: Gate) -> str
     if ours.tags.get("data_digest") != holder.tags.get("data_digest"):
         raise ConfigError(
             f"version {ours.version} and the {alias} (version {holder.version}) were measured on different data; "
-            "train both on one, or move the alias with --force"
+            "train both on one"
         )
     new, old = (_figure(client, version, gate) for version in (ours, holder))
     seen = f"{gate.split} {gate.metric} {new:.4f} against the {alias}'s {old:.4f}"
-    if not new >= old + gate.margin or new == old:
+    gain = old - new if gate.metric in _LOWER_IS_BETTER else new - old
+    if gain <= 0 or gain < gate.margin:
         raise ConfigError(f"version {ours.version} does not pass: {seen}, margin {gate.margin}; the alias was not moved")
     return seen
 

@@ -24,7 +24,7 @@ def serve(model: str, host: str, port: int, address: str | None) -> None:
     import os
 
     from cluster.home import mlflow_uri
-    from cluster.launch import connect_ray
+    from cluster.launch import connect_ray, disconnect_ray
     from cluster.terminal import console
     from cluster.waiting import wait_for_stop
     from serving.service import check_port, start_service, stop_service
@@ -39,6 +39,7 @@ def serve(model: str, host: str, port: int, address: str | None) -> None:
     console.print(f"{registered.name}{version} answers at {url} (page), {url}/v1/score (clips); Ctrl-C stops it")
     wait_for_stop()
     stop_service()
+    disconnect_ray()
 
 
 @click.command()

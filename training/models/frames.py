@@ -13,7 +13,7 @@ _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
 
-def normalise(frames_BTCHW: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def normalise(frames_BTCHW: Tensor, dtype: torch.dtype) -> Tensor:
     """uint8 in [0, 255] to zero-mean, unit-variance channels, by ImageNet's statistics; the memory layout is kept."""
     mean = torch.tensor(_MEAN, dtype=dtype, device=frames_BTCHW.device).view(3, 1, 1) * 255
     std = torch.tensor(_STD, dtype=dtype, device=frames_BTCHW.device).view(3, 1, 1) * 255

@@ -65,6 +65,6 @@ class ResNetTcn(EngagementModel):
 
 def frame_features(resnet: ResNet, frames_BTCHW: Tensor) -> Tensor:
     """features_BTF of every frame of every clip."""
-    frames_NCHW = normalise(frames_BTCHW).flatten(0, 1)
+    frames_NCHW = normalise(frames_BTCHW, resnet.conv1.weight.dtype).flatten(0, 1)
     features_NF: Tensor = resnet(frames_NCHW)
     return features_NF.view(*frames_BTCHW.shape[:2], -1)

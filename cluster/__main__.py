@@ -1,0 +1,5 @@
+"""`python -m cluster` is `rapt`."""
+
+from cluster.command_line import main
+
+main()

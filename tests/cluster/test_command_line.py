@@ -1,0 +1,228 @@
+"""The command line: help with an example everywhere, and one plain sentence for every mistake."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from cluster.command_line import rapt
+from data_shards.manifest import Manifest
+from tests.conftest import ROOT
+
+
+def rapt_run(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cluster", *map(str, arguments)]
+    paths = {"PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=cwd or ROOT,
+        env={**os.environ, **paths, **environment},
+        check=False,
+    )
+
+
+def commands(group: click.Group = rapt, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for name, command in group.commands.items():
+        found.append((*prefix, name))
+        if isinstance(command, click.Group):
+            found += commands(command, (*prefix, name))
+    return found
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> None:
+    found: click.Command = rapt
+    for name in command:
+        assert isinstance(found, click.Group)
+        found = found.commands[name]
+    assert found.help
+    if not isinstance(found, click.Group):
+        assert f"rapt {' '.join(command)}" in found.help, "the help has no example"
+        undocumented = [o.name for o in found.params if isinstance(o, click.Option) and not o.help and o.name not in SELF_EVIDENT]
+        assert undocumented == []
+
+
+SELF_EVIDENT = ("clips_per_shard", "port", "alias")
+
+
+def test_help_is_cheap() -> None:
+    heavy = "torch, ray, mlflow, decord, av, numpy, fastapi, webdataset".replace(" ", "")
+    code = f"import sys, cluster.command_line; print([m for m in '{heavy}'.split(',') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_training_needs_no_ray_mlflow_or_decoder() -> None:
+    """The loop runs on a bare GPU machine: torch, numpy, pydantic, safetensors and Pillow."""
+    code = (
+        "import sys\n"
+        "for name in 'ray mlflow decord av webdataset fastapi deepspeed click rich boto3 matplotlib'.split():\n"
+        "    sys.modules[name] = None\n"
+        "import training.loop, training.recipes, training.bundle, data_shards.loader, data_shards.verify\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_dataset_is_built_described_and_verified(simulated_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shards"
+    built = rapt_run("shards", "build", "folder", simulated_folder, out, "--frames", "4", "--size", "32", "--json")
+    assert built.returncode == 0, built.stderr
+    content = json.loads(built.stdout)
+    assert (content["dataset"], content["simulated"], content["num_rejected"]) == ("simulated", True, 0)
+    described = rapt_run("shards", "info", out)
+    assert "simulated: drawn people" in described.stdout
+    assert "validation" in described.stdout
+    assert json.loads(rapt_run("shards", "verify", out, "--json").stdout)["findings"] == []
+
+
+def test_simulated_takes_its_number_of_clips(tmp_path: Path) -> None:
+    out = tmp_path / "shards"
+    built = rapt_run("shards", "build", "simulated", "4", out, "--frames", "3", "--size", "32", "--json")
+    assert built.returncode == 0, built.stderr
+    assert sum(split["num_samples"] for split in json.loads(built.stdout)["splits"].values()) == 4
+
+
+def test_the_real_daisee_clip_is_sharded_with_its_label_and_split(real_data: Path, tmp_path: Path) -> None:
+    tree, out = tmp_path / "DAiSEE", tmp_path / "shards"
+    video = tree / "DataSet" / "Test" / "510046" / "5100462069" / "5100462069.avi"
+    video.parent.mkdir(parents=True)
+    video.symlink_to(real_data / "videos" / "5100462069.avi")
+    (tree / "Labels").symlink_to(real_data / "labels" / "daisee")
+    built = rapt_run("shards", "build", "daisee", tree, out, "--json")
+    assert built.returncode == 0, built.stderr
+    content = json.loads(built.stdout)
+    assert content["splits"] == {
+        "test": {
+            "num_samples": 1,
+            "subjects": ["510046"],
+            "label_histogram": {
+                "engagement": [0, 0, 0, 1],
+                "boredom": [1, 0, 0, 0],
+                "confusion": [1, 0, 0, 0],
+                "frustration": [1, 0, 0, 0],
+            },
+        }
+    }
+    assert not content["simulated"]
+
+
+def test_every_shared_video_goes_through_one_build(real_data: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "clips", tmp_path / "shards"
+    source.mkdir()
+    rows = ["clip,label,subject,split"]
+    for number, video in enumerate(sorted((real_data / "videos").iterdir())):
+        (source / video.name).write_bytes(video.read_bytes())
+        # the clips have no known label: these only fill the column, and nothing is trained on them
+        rows.append(f"{video.name},{number % 4},person-{number},train")
+    (source / "labels.csv").write_text("\n".join(rows) + "\n")
+    built = rapt_run("shards", "build", "folder", source, out, "--frames", "8", "--json")
+    assert built.returncode == 0, built.stderr
+    content = json.loads(built.stdout)
+    rejects = [json.loads(line) for line in (out / "rejects.jsonl").read_text().splitlines()]
+    assert [reject["clip_id"] for reject in rejects] == ["corrupted.mp4"]
+    assert "damaged" in rejects[0]["reason"]
+    assert content["splits"]["train"]["num_samples"] == len(rows) - 2
+    strict = rapt_run("shards", "build", "folder", source, tmp_path / "strict", "--frames", "8", "--strict")
+    assert strict.returncode == 1
+    assert "stopped by --strict" in strict.stderr
+
+
+BAD = {
+    "missing source": (["shards", "build", "folder", "{tmp}/none", "{tmp}/out"], "no such folder"),
+    "unknown dataset": (["shards", "build", "imagenet", "{tmp}", "{tmp}/out"], "no dataset named 'imagenet'"),
+    "source is no number": (["shards", "build", "simulated", "many", "{tmp}/out"], "takes a number of clips"),
+    "option of another dataset": (["shards", "build", "folder", "{tmp}", "{tmp}/out", "--seed", "1"], "--seed is for simulated"),
+    "size out of range": (["shards", "build", "folder", "{tmp}/csv", "{tmp}/out", "--size", "3"], "size_px: Input should be"),
+    "csv without a column": (["shards", "build", "folder", "{tmp}/csv", "{tmp}/out"], "no column named 'subject'"),
+    "label outside its range": (
+        ["shards", "build", "folder", "{tmp}/range", "{tmp}/out"],
+        "label is '7', outside its range 0 to 3",
+    ),
+    "no shards there": (["shards", "info", "{tmp}"], "no manifest.json"),
+    "unknown recipe": (["train", "best", "--data", "{shards}", "--local"], "no recipe named 'best'"),
+    "no recipe": (["train"], "no recipe named; e.g."),
+    "no data": (["train", "demo", "--local"], "no data named"),
+    "data without manifest": (["train", "demo", "--data", "{tmp}", "--local"], "no manifest.json"),
+    "unknown setting": (["train", "demo", "--data", "{shards}", "--local", "--set", "loop.epoch=1"], "no setting 'loop.epoch'"),
+    "unfit value": (["train", "demo", "--data", "{shards}", "--local", "--set", "loop.epochs=x"], "valid integer"),
+    "unknown label": (["train", "demo", "--data", "{shards}", "--local", "--set", "data.label=joy"], "no label 'joy'"),
+    "local and workers": (["train", "demo", "--data", "{shards}", "--local", "--workers", "2"], "--local trains in this one"),
+    "batch that cannot be shared": (["train", "demo", "--data", "{shards}", "--workers", "3"], "3 workers cannot share"),
+    "unknown run": (["train", "--resume", "nobody"], "no such run"),
+    "unknown alias": (["score", "models:/engagement@nobody", "x.mp4"], "the registry holds none"),
+    "no bundle": (["score", "{tmp}", "x.mp4"], "no bundle there"),
+    "serve what is not there": (["serve", "models:/engagement@champion"], "the registry holds none"),
+    "promote nobody": (["promote", "nobody"], "no registered version"),
+    "damaged shard": (["shards", "verify", "{damaged}"], "1 findings"),
+    "broken settings file": (["shards", "info", "{shards}"], "rapt.yaml: not readable"),
+}
+
+
+@pytest.mark.parametrize("mistake", BAD)
+def test_a_mistake_is_one_sentence(mistake: str, tmp_path: Path, simulated_shards: tuple[Path, Manifest]) -> None:
+    arguments, sentence = BAD[mistake]
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "csv" / "labels.csv").write_text("clip,label,split\n")
+    (tmp_path / "range").mkdir()
+    (tmp_path / "range" / "labels.csv").write_text("clip,label,subject,split\na.mp4,7,p1,train\n")
+    if mistake == "damaged shard":
+        (tmp_path / "damaged").mkdir()
+        for path in simulated_shards[0].iterdir():
+            (tmp_path / "damaged" / path.name).write_bytes(path.read_bytes())
+        tar = tmp_path / "damaged" / "train-000000.tar"
+        tar.write_bytes(tar.read_bytes()[:-512] + b"\x01" * 512)  # in the padding: only the checksum can tell
+    if mistake == "broken settings file":
+        (tmp_path / "rapt.yaml").write_text("train: [")
+    places = {"tmp": str(tmp_path), "shards": str(simulated_shards[0]), "damaged": str(tmp_path / "damaged")}
+    result = rapt_run(*[argument.format(**places) for argument in arguments], cwd=tmp_path)
+    assert result.returncode not in (0, None)
+    assert sentence in result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith(("Error", "Usage"))]
+    assert len(errors) == 1
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_settings_come_from_flags_then_environment_then_file(simulated_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "rapt.yaml").write_text("shards:\n  build:\n    frames: 3\n    size: 40\n    quality: 50\n")
+    arguments = ("shards", "build", "folder", simulated_folder, tmp_path / "out", "--frames", "2", "--json")
+    built = rapt_run(*arguments, cwd=tmp_path, RAPT_SHARDS_BUILD_SIZE="36")
+    assert built.returncode == 0, built.stderr
+    pre = json.loads(built.stdout)["preprocess"]
+    assert (pre["num_frames"], pre["size_px"], pre["jpeg_quality"]) == (2, 36, 50)
+
+
+def test_scores_without_a_server_name_each_bad_file_and_go_on(tiny_bundle: Path, simulated_folder: Path, tmp_path: Path) -> None:
+    clip = sorted((simulated_folder / "clips").iterdir())[0]
+    (tmp_path / "bad.mp4").write_bytes(b"junk")
+    result = rapt_run("score", tiny_bundle, tmp_path / "bad.mp4", clip, tmp_path / "none.mp4", "--json")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.returncode == 1
+    assert "2 of 3 files could not be scored" in result.stderr
+    assert ["error" in line for line in lines] == [True, False, True]
+    assert lines[1]["level"] in ("very low", "low", "high", "very high")
+
+
+def test_train_local_and_evaluate(simulated_shards: tuple[Path, Manifest], tmp_path: Path) -> None:
+    home = {"RAPT_HOME": str(tmp_path / "home")}
+    settings = ["--set", "loop.epochs=1", "--set", "model.widths=[4,8]"]
+    trained = rapt_run("train", "demo", "--data", simulated_shards[0], "--local", "--json", *settings, **home)
+    assert trained.returncode == 0, trained.stderr
+    result = json.loads(trained.stdout)
+    assert "epoch   1" in trained.stderr
+    assert "finished, best epoch 1" in trained.stderr
+    model = "models:/engagement@champion"
+    judged = rapt_run("evaluate", model, "--data", simulated_shards[0], "--json", **home)
+    assert judged.returncode == 0, judged.stderr
+    assert json.loads(judged.stdout)["confusion"] == result["test"]["confusion"]
+    resumed = rapt_run("train", "--resume", result["run_id"], "--local", "--json", **home)
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["test"] == result["test"]

@@ -1,0 +1,131 @@
+"""The journey on real Ray: shards -> two Ray Train workers -> MLflow -> registry -> Ray Serve -> an HTTP answer.
+
+One Ray instance is started for the whole file and listens on loopback alone.
+"""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from cluster.home import mlflow_uri, run_folder
+from cluster.job import TrainingJob
+from cluster.launch import connect_ray, disconnect_ray, run_local, run_on_ray
+from data_shards.errors import ConfigError, ModelError, ServiceError
+from data_shards.manifest import Manifest
+from serving.predictor import Predictor
+from serving.service import start_service, stop_service
+from training.config import RunConfig, with_settings
+from training.events import Event, StepDone
+from training.registry import RegisteredModel, resolve
+
+pytestmark = pytest.mark.slow
+LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_here() -> Iterator[None]:
+    connect_ray(None, num_cpus=4)
+    yield
+    disconnect_ray()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def job(run: RunConfig, shards: tuple[Path, Manifest], run_id: str, workers: int) -> TrainingJob:
+    folder = run_folder(run_id)
+    return TrainingJob(run=run, data=shards[0], run_id=run_id, run_folder=folder, mlflow_uri=mlflow_uri(), workers=workers)
+
+
+def listening_beyond_loopback() -> set[tuple[str, str, int]]:
+    """(process, address, port) of everything that this process and its children listen on, but loopback."""
+    return {
+        (process.name(), connection.laddr.ip, connection.laddr.port)
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
+        for connection in process.net_connections(kind="tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.ip not in LOOPBACK
+    }
+
+
+def losses(events: list[Event]) -> list[float]:
+    return [event.loss for event in events if isinstance(event, StepDone)]
+
+
+def test_ray_train_has_the_losses_of_the_plain_loop_and_its_model_is_served(
+    tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest], simulated_folder: Path
+) -> None:
+    run = with_settings(tiny_run, ["loop.precision=fp64", "model.dropout=0.3"])
+    alone: list[Event] = []
+    together: list[Event] = []
+    run_local(job(run, simulated_shards, "alone", 1), alone.append)
+    beyond_loopback: set[tuple[str, str, int]] = set()
+
+    def listen(event: Event) -> None:
+        together.append(event)
+        beyond_loopback.update(listening_beyond_loopback())
+
+    result = run_on_ray(job(run, simulated_shards, "together", 2), listen)
+    assert beyond_loopback == set()
+    assert losses(together) == pytest.approx(losses(alone), rel=1e-7)
+    assert len(losses(together)) == 5
+    assert result.version == "2"
+
+    registered = resolve("models:/engagement/2", mlflow_uri())
+    port = free_port()
+    url = start_service(registered, host="127.0.0.1", port=port)
+    try:
+        clip = sorted((simulated_folder / "clips").iterdir())[0]
+        answer = httpx.post(f"{url}/v1/score", files={"clip": (clip.name, clip.read_bytes())}, timeout=60)
+        assert answer.status_code == 200, answer.text
+        expected = Predictor(RegisteredModel("engagement", "2", result.bundle)).score_file(clip)
+        assert answer.json()["probabilities"] == expected.probabilities
+        assert answer.json()["model"]["version"] == "2"
+        assert httpx.get(f"{url}/readyz").json()["status"] == "ready"
+        assert "Drop a webcam clip here" in httpx.get(url).text
+        bad = httpx.post(f"{url}/v1/score", files={"clip": ("a.mp4", b"junk")}, timeout=60)
+        assert bad.status_code == 422
+        with pytest.raises(ServiceError, match=f"port {port} on 127.0.0.1: Address already in use"):
+            start_service(registered, host="127.0.0.1", port=port)
+        assert listening_beyond_loopback() == set()
+    finally:
+        stop_service()
+
+
+def test_a_workers_own_error_comes_back_as_its_sentence(tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest]) -> None:
+    run = with_settings(tiny_run, ["optimiser.name=sgd", "optimiser.lr=1e30", "optimiser.clip_norm=0", "loop.epochs=3"])
+    with pytest.raises(ModelError, match=r"the loss is (nan|inf); lower optimiser\.lr"):
+        run_on_ray(job(run, simulated_shards, "diverges", 2), lambda event: None)
+
+
+def test_a_batch_that_cannot_be_shared_starts_nothing(tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest]) -> None:
+    with pytest.raises(ConfigError, match="3 workers cannot share evenly"):
+        run_on_ray(job(tiny_run, simulated_shards, "odd", 3), lambda event: None)
+    assert not run_folder("odd").exists()
+
+
+def test_serve_as_a_person_calls_it(tiny_bundle: Path, simulated_folder: Path, tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "cluster", "serve", str(tiny_bundle), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert f"http://127.0.0.1:{port}" in server.stdout.readline()
+        clip = sorted((simulated_folder / "clips").iterdir())[0]
+        with clip.open("rb") as file:
+            answer = httpx.post(f"http://127.0.0.1:{port}/v1/score", files={"clip": file}, timeout=60)
+        assert answer.status_code == 200
+        second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert second.returncode == 1
+        assert f"port {port}" in second.stderr
+        server.terminate()
+        assert server.wait(timeout=60) == 0
+    assert json.loads(answer.text)["model"]["simulated"]

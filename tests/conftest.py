@@ -1,0 +1,84 @@
+"""Fixtures that several test files share. Everything is made below pytest's temporary folders."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_shards.build import build_shards
+from data_shards.datasets import DATASETS
+from data_shards.manifest import Manifest
+from data_shards.preprocess import PreprocessConfig
+from data_shards.simulation import SimulationSettings, generate
+from training.config import RunConfig, with_settings
+from training.loop import train
+from training.recipes import recipe
+
+ROOT = Path(__file__).parent.parent
+REAL_DATA = ROOT.parent / "shared" / "data"
+TINY_PREPROCESS = PreprocessConfig(num_frames=6, size_px=32)
+TINY_SETTINGS = (
+    "model.widths=[4,8]",
+    "model.levels=2",
+    "model.hidden=8",
+    "model.kernel=3",
+    "loop.epochs=1",
+    "loop.global_batch=8",
+)
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test has a state folder of its own, and no settings of the person who runs it."""
+    monkeypatch.setenv("RAPT_HOME", str(tmp_path / "rapt-home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Real clips and label files, which lie beside the checkout and never in it."""
+    if not REAL_DATA.is_dir():
+        pytest.skip("needs the real clips of ../shared/data, which are not here")
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def simulated_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """64 small simulated clips with labels.csv."""
+    folder = tmp_path_factory.mktemp("simulated")
+    settings = SimulationSettings(num_clips=64, seed=3, fps=6, width_px=160, height_px=120)
+    generate(settings, folder, num_workers=2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def simulated_shards(simulated_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    """The simulated clips as shards of 6 frames of 32x32, and their manifest."""
+    folder = tmp_path_factory.mktemp("shards")
+    listing = DATASETS["simulated"](simulated_folder)
+    manifest = build_shards(listing, folder, preprocess=TINY_PREPROCESS, clips_per_shard=16, num_workers=2)
+    return folder, manifest
+
+
+@pytest.fixture(scope="session")
+def tiny_run() -> RunConfig:
+    """The demo's recipe, very small: one epoch takes about a second."""
+    return with_settings(recipe("demo"), TINY_SETTINGS)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a really trained, very small model."""
+    bundle = train(tiny_run, simulated_shards[0], tmp_path_factory.mktemp("run"), run_id="tiny")
+    assert bundle is not None
+    return bundle
+
+
+@pytest.fixture(autouse=True, scope="session")
+def two_threads() -> Iterator[None]:
+    """Many small models on two cores: more threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,160 @@
+"""The HTTP contract, over a real predictor and a real decode child, without Ray."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from data_shards.errors import ClipError
+from data_shards.preprocess import PreprocessConfig
+from serving import http_api
+from serving.decode_child import DecodeChild
+from serving.http_api import build_app
+from serving.predictor import Predictor
+from training.registry import RegisteredModel
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_bundle: Path) -> Predictor:
+    return Predictor(RegisteredModel(name="engagement", version="1", folder=tiny_bundle))
+
+
+@pytest.fixture(scope="module")
+def client(predictor: Predictor) -> Iterator[TestClient]:
+    child = DecodeChild()
+    child.start()
+    with TestClient(build_app(predictor, child)) as client:
+        yield client
+    child.close()
+
+
+@pytest.fixture(scope="module")
+def clip(simulated_folder: Path) -> Path:
+    return sorted((simulated_folder / "clips").iterdir())[0]
+
+
+def post(client: TestClient, content: bytes, name: str = "clip.mp4"):  # type: ignore[no-untyped-def]
+    return client.post("/v1/score", files={"clip": (name, content, "video/mp4")})
+
+
+def test_a_clip_is_scored_as_without_a_server(client: TestClient, predictor: Predictor, clip: Path) -> None:
+    answer = post(client, clip.read_bytes())
+    assert answer.status_code == 200
+    alone = predictor.score_file(clip).model_dump(mode="json")
+    content = answer.json()
+    for record in (content, alone):
+        record.pop("timings")
+    assert content == alone
+
+
+def test_the_real_daisee_clip_is_scored(client: TestClient, real_data: Path) -> None:
+    answer = post(client, (real_data / "videos" / "5100462069.avi").read_bytes())
+    assert answer.status_code == 200
+    assert answer.json()["duration_s"] == pytest.approx(10.0)
+
+
+def test_the_model_and_its_limits_can_be_asked_for(client: TestClient) -> None:
+    model = client.get("/v1/model").json()
+    assert model["levels"] == ["very low", "low", "high", "very high"]
+    assert "no emotion is inferred" in model["limits"]
+    assert client.get("/healthz").json() == {"status": "alive"}
+    assert client.get("/readyz").json()["status"] == "ready"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the upload is empty"),
+        (b"not a video at all", "not a video container"),
+        (b"#EXTM3U\nfile:///etc/passwd", "not a video container"),
+        (b"\x00\x00\x00\x20ftypisom" + b"\x00" * 500, "damaged"),
+        (b"PK\x03\x04" + b"\x00" * 500, "not a video container"),
+    ],
+)
+def test_what_is_no_clip_gets_a_reason(client: TestClient, content: bytes, reason: str) -> None:
+    answer = post(client, content)
+    assert answer.status_code == 422
+    assert reason in answer.json()["error"]
+
+
+def test_a_clip_cut_short_gets_a_reason_and_the_next_is_scored(client: TestClient, clip: Path) -> None:
+    content = clip.read_bytes()
+    for share in (0.2, 0.5, 0.95):
+        assert post(client, content[: int(len(content) * share)]).status_code == 422
+    assert post(client, content).status_code == 200
+
+
+def test_the_shared_damaged_clip_gets_a_reason(client: TestClient, real_data: Path) -> None:
+    answer = post(client, (real_data / "videos" / "corrupted.mp4").read_bytes())
+    assert answer.status_code == 422
+    assert "damaged" in answer.json()["error"]
+
+
+def test_a_missing_form_field_is_refused(client: TestClient) -> None:
+    assert client.post("/v1/score", files={"other": b"x"}).status_code == 422
+    assert client.post("/v1/score").status_code == 422
+
+
+def test_too_much_is_refused_by_its_declared_and_by_its_real_length(
+    predictor: Predictor, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_api, "MAX_UPLOAD_BYTES", 10_000)
+    child = DecodeChild()
+    with TestClient(build_app(predictor, child)) as small:
+        declared = post(small, b"\x00" * 20_000)
+        # without a Content-Length the bytes are counted as they come
+        body = b"--x\r\nContent-Disposition: form-data; name=clip; filename=a\r\n\r\n" + b"\x00" * 20_000 + b"\r\n--x--\r\n"
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        streamed = small.post("/v1/score", content=iter([body[:5000], body[5000:]]), headers=headers)
+        nonsense = small.post("/v1/score", content=b"", headers={"Content-Length": "-5"})
+    child.close()
+    assert [answer.status_code for answer in (declared, streamed, nonsense)] == [413, 413, 413]
+    assert "send a shorter clip" in streamed.json()["error"]
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a/b.mp4", "x" * 3000, "\u202egp4.exe", "nul\x00l.mp4"])
+def test_an_uploads_name_means_nothing(client: TestClient, clip: Path, name: str) -> None:
+    assert post(client, clip.read_bytes(), name=name).status_code == 200
+
+
+def test_nothing_uploaded_is_left_on_disk(client: TestClient, clip: Path) -> None:
+    def left() -> set[str]:
+        return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("rapt-upload-")}
+
+    before = left()
+    post(client, clip.read_bytes())
+    post(client, b"junk")
+    assert left() == before
+
+
+def test_the_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/")
+    assert page.status_code == 200
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    for asset in ("/page/page.js", "/page/page.css"):
+        assert asset in page.text
+        assert client.get(asset).status_code == 200
+    for text in (page.text, client.get("/page/page.js").text, client.get("/page/page.css").text):
+        assert "http://" not in text
+        assert "https://" not in text
+    assert client.get("/page/../http_api.py").status_code == 404
+    assert client.get("/page/index.html").status_code == 404
+
+
+def test_the_openapi_description_names_every_route(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    assert set(paths) == {"/v1/score", "/v1/model", "/healthz", "/readyz"}
+
+
+def test_a_clip_that_takes_too_long_is_given_up_and_the_child_comes_back(clip: Path, tmp_path: Path) -> None:
+    child = DecodeChild(timeout_s=0.001)
+    with pytest.raises(ClipError, match="took more than"):
+        child.sample_of(clip, PreprocessConfig(num_frames=4, size_px=32))
+    child._timeout_s = 60
+    assert len(child.sample_of(clip, PreprocessConfig(num_frames=4, size_px=32)).meta.frame_times_s) == 4
+    child.close()

@@ -1,0 +1,174 @@
+"""The loop: resumed equals uninterrupted, and workers equal one process, loss for loss."""
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+
+from data_shards.errors import ConfigError, ModelError
+from data_shards.manifest import Manifest
+from training.checkpoint import latest_checkpoint
+from training.config import RunConfig, with_settings
+from training.events import EpochDone, Event, EventLog, RunFinished, RunStarted, StepDone, parse_event
+from training.loop import train
+from training.world import World
+
+Shards = tuple[Path, Manifest]
+LEARNING = ("loop.epochs=40", "model.widths=[8,16]", "model.hidden=16", "data.flip=false", "data.brightness=0")
+
+
+def losses(events: list[Event]) -> list[float]:
+    return [event.loss for event in events if isinstance(event, StepDone)]
+
+
+def run_events(run: RunConfig, shards: Shards, folder: Path, *, stop_after_step: int | None = None) -> list[Event]:
+    events: list[Event] = []
+    train(run, shards[0], folder, run_id="test", listeners=[events.append], stop_after_step=stop_after_step)
+    return events
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5, 8, 9])  # an epoch is 5 steps: its edges and its middle
+def test_a_stopped_run_goes_on_bit_for_bit(tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path, stop: int) -> None:
+    run = with_settings(tiny_run, ["loop.epochs=2", "model.dropout=0.3"])
+    whole = run_events(run, simulated_shards, tmp_path / "whole")
+    first = run_events(run, simulated_shards, tmp_path / "stopped", stop_after_step=stop)
+    rest = run_events(run, simulated_shards, tmp_path / "stopped")
+    assert losses(first) + losses(rest) == losses(whole)
+    assert next(e for e in rest if isinstance(e, RunStarted)).start_step == stop
+    one, other = ((tmp_path / name / "bundle" / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
+    assert one == other
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path) -> None:
+    run = with_settings(tiny_run, ["loop.epochs=2", "loop.checkpoint_every_steps=2"])
+    whole = run_events(run, simulated_shards, tmp_path / "whole")
+    run_events(run, simulated_shards, tmp_path / "run", stop_after_step=7)
+    newest = tmp_path / "run" / "checkpoints" / "step-00000007" / "state.pt"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    rest = run_events(run, simulated_shards, tmp_path / "run")
+    started = next(event for event in rest if isinstance(event, RunStarted))
+    assert (started.start_step, started.skipped) == (6, ("step-00000007",))
+    assert losses(rest) == losses(whole)[6:]
+
+
+def test_old_checkpoints_are_pruned_and_half_ones_never_count(
+    tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path
+) -> None:
+    run = with_settings(tiny_run, ["loop.checkpoint_every_steps=1", "loop.checkpoints_kept=2"])
+    run_events(run, simulated_shards, tmp_path, stop_after_step=4)
+    checkpoints = tmp_path / "checkpoints"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["step-00000003", "step-00000004"]
+    (checkpoints / "step-00000009").mkdir()
+    path, record, damaged = latest_checkpoint(checkpoints)
+    assert path is not None
+    assert record is not None
+    assert (path.name, record.position, damaged) == ("step-00000004", 32, ("step-00000009",))
+
+
+def test_microbatches_add_up_to_the_global_batch(tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path) -> None:
+    # without batch statistics, which a smaller microbatch changes by definition, the sums must agree
+    run = with_settings(tiny_run, ["loop.precision=fp64", "model.dropout=0.2"])
+    seen = []
+    for microbatch in (8, 4, 2):
+        folder = tmp_path / str(microbatch)
+        part = with_settings(run, [f"loop.microbatch={microbatch}"])
+        seen.append(losses(run_events(part, simulated_shards, folder, stop_after_step=1)))
+    # the first step's loss in training mode depends on batch statistics: equal sizes of data, other groupings
+    assert seen[0] == pytest.approx(seen[1], rel=0.2)
+    assert seen[0] == pytest.approx(seen[2], rel=0.3)
+
+
+def _worker(rank: int, world_size: int, port: int, run_json: str, data: str, folder: str) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=world_size)
+    try:
+        log = EventLog(Path(folder) / "events.jsonl") if rank == 0 else None
+        listeners = [log] if log else []
+        run = RunConfig.model_validate_json(run_json)
+        train(run, data, Path(folder), run_id="ddp", world=World(rank, world_size), listeners=listeners)
+    finally:
+        dist.destroy_process_group()
+
+
+def ddp_events(run: RunConfig, shards: Shards, folder: Path, world_size: int) -> list[Event]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arguments = (world_size, port, run.model_dump_json(), str(shards[0]), str(folder))
+    torch.multiprocessing.spawn(_worker, arguments, nprocs=world_size)
+    return [parse_event(line) for line in (folder / "events.jsonl").read_bytes().splitlines()]
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_workers_have_the_losses_of_one_process(
+    tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path, world_size: int
+) -> None:
+    # in float64, so that what is left of a difference would be one of arithmetic, not of rounding
+    run = with_settings(tiny_run, ["loop.epochs=2", "loop.precision=fp64", "model.dropout=0.3"])
+    alone = run_events(run, simulated_shards, tmp_path / "alone")
+    together = ddp_events(run, simulated_shards, tmp_path / "together", world_size)
+    assert len(losses(alone)) == 10
+    assert losses(together) == pytest.approx(losses(alone), rel=1e-7)
+    ends = [[e.validation for e in events if isinstance(e, EpochDone)] for events in (alone, together)]
+    assert [e.confusion for e in ends[0] if e] == [e.confusion for e in ends[1] if e]
+
+
+def test_accumulation_over_workers_equals_workers_alone(tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path) -> None:
+    run = with_settings(tiny_run, ["loop.precision=fp64", "loop.microbatch=2"])
+    two = ddp_events(run, simulated_shards, tmp_path / "two", 2)  # two workers, two microbatches of 2 each
+    alone = with_settings(run, ["loop.microbatch=4"])
+    one = run_events(alone, simulated_shards, tmp_path / "one")  # one worker, two microbatches of 4
+    assert losses(two) == pytest.approx(losses(one), rel=1e-7)
+
+
+def test_a_run_learns(simulated_shards: Shards, tiny_run: RunConfig, tmp_path: Path) -> None:
+    run = with_settings(tiny_run, LEARNING)
+    seen = losses(run_events(run, simulated_shards, tmp_path))
+    assert sum(seen[-5:]) < 0.6 * sum(seen[:5])
+
+
+def test_the_bundle_is_of_the_best_epoch_and_the_test_split_is_read_once(
+    tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path
+) -> None:
+    events = run_events(with_settings(tiny_run, ["loop.epochs=3"]), simulated_shards, tmp_path)
+    epochs = [event for event in events if isinstance(event, EpochDone)]
+    finished = [event for event in events if isinstance(event, RunFinished)]
+    best = max(e.validation.metrics.balanced_accuracy for e in epochs if e.validation)
+    first_best = next(e.epoch for e in epochs if e.validation and e.validation.metrics.balanced_accuracy == best)
+    assert finished[0].best_epoch == first_best
+    assert sum(getattr(event, "test", None) is not None for event in events) == 1
+
+
+def test_other_data_are_refused_on_resume(tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path) -> None:
+    run_events(tiny_run, simulated_shards, tmp_path / "run", stop_after_step=2)
+    other = tmp_path / "other"
+    shutil.copytree(simulated_shards[0], other)
+    manifest = (other / "manifest.json").read_text()
+    (other / "manifest.json").write_text(manifest.replace('"dataset":"simulated"', '"dataset":"folder"'))
+    with pytest.raises(ConfigError, match="was trained on data"):
+        train(tiny_run, other, tmp_path / "run", run_id="test")
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path) -> None:
+    run = with_settings(tiny_run, ["optimiser.name=sgd", "optimiser.lr=1e30", "optimiser.clip_norm=0", "loop.epochs=3"])
+    with pytest.raises(ModelError, match=r"the loss is (nan|inf); lower optimiser\.lr"):
+        train(run, simulated_shards[0], tmp_path, run_id="test")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gpu_has_the_losses_of_the_cpu(tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path, precision: str) -> None:
+    run = with_settings(tiny_run, [f"loop.precision={precision}"])
+    on_cpu = losses(run_events(with_settings(run, ["loop.precision=fp32"]), simulated_shards, tmp_path / "cpu"))
+    events: list[Event] = []
+    train(run, simulated_shards[0], tmp_path / "gpu", run_id="gpu", device=torch.device("cuda"), listeners=[events.append])
+    assert losses(events)[0] == pytest.approx(on_cpu[0], rel=1e-3 if precision == "fp32" else 3e-2)

@@ -1,0 +1,107 @@
+"""MLflow, really: the embedded sqlite database, its runs, artifacts and registry."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster.home import mlflow_uri, run_folder
+from cluster.job import JobResult, TrainingJob
+from cluster.launch import run_local
+from data_shards.errors import ConfigError, ModelError
+from data_shards.manifest import Manifest
+from tests.training.test_loop import LEARNING
+from training.bundle import read_record
+from training.config import RunConfig, with_settings
+from training.registry import Gate, promote, resolve
+from training.tracking import mlflow_client
+
+
+def run_job(
+    run: RunConfig, shards: tuple[Path, Manifest], run_id: str, *, stop_after_step: int | None = None
+) -> JobResult | None:
+    job = TrainingJob(run=run, data=shards[0], run_id=run_id, run_folder=run_folder(run_id), mlflow_uri=mlflow_uri())
+    return run_local(job, lambda event: None, stop_after_step=stop_after_step)
+
+
+def test_a_run_is_found_whole_in_mlflow(tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest]) -> None:
+    result = run_job(tiny_run, simulated_shards, "first")
+    assert result is not None
+    client = mlflow_client(mlflow_uri())
+    run = client.get_run(result.mlflow_run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["loop.epochs"] == "1"
+    assert run.data.params["model.name"] == "resnet_tcn"
+    assert run.data.tags["data_digest"] == simulated_shards[1].digest
+    assert run.data.tags["simulated"].startswith("simulated")
+    assert {"loss", "samples_per_s", "train_loss", "validation_balanced_accuracy", "test_balanced_accuracy"} <= set(
+        run.data.metrics
+    )
+    assert len(client.get_metric_history(result.mlflow_run_id, "loss")) == 5
+    files = {file.path for file in client.list_artifacts(result.mlflow_run_id)}
+    assert files == {"bundle", "confusion_matrix_test.png"}
+    assert {file.path for file in client.list_artifacts(result.mlflow_run_id, "bundle")} == {
+        "bundle/README.md",
+        "bundle/model.safetensors",
+        "bundle/run.json",
+    }
+    picture = Path(run.info.artifact_uri) / "confusion_matrix_test.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_stopped_and_resumed_job_is_one_mlflow_run(tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest]) -> None:
+    assert run_job(tiny_run, simulated_shards, "stopped", stop_after_step=2) is None
+    client = mlflow_client(mlflow_uri())
+    experiment = client.get_experiment_by_name("engagement").experiment_id
+    assert [run.info.status for run in client.search_runs([experiment])] == ["FAILED"]
+    result = run_job(tiny_run, simulated_shards, "stopped")
+    assert result is not None
+    assert [run.info.status for run in client.search_runs([experiment])] == ["FINISHED"]
+    steps = [metric.step for metric in client.get_metric_history(result.mlflow_run_id, "loss")]
+    assert steps == [1, 2, 3, 4, 5]
+
+
+def test_aliases_move_only_past_the_gate(tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest]) -> None:
+    errors = {}
+    for run_id, settings in (("one", ()), ("two", LEARNING)):
+        result = run_job(with_settings(tiny_run, settings), simulated_shards, run_id)
+        assert result is not None
+        record = read_record(result.bundle)
+        assert record.test is not None
+        errors[run_id] = record.test.metrics.mse
+    # the first version ever is the champion, a later one the challenger
+    assert resolve("models:/engagement@champion", mlflow_uri()).version == "1"
+    assert resolve("models:/engagement@challenger", mlflow_uri()).version == "2"
+    better, worse = sorted(errors, key=lambda run_id: errors[run_id])
+    assert errors[better] < errors[worse]
+    versions = {"one": "1", "two": "2"}
+    gate = Gate(metric="mse", split="test")
+    mlflow_client(mlflow_uri()).set_registered_model_alias("engagement", "champion", versions[worse])
+    with pytest.raises(ConfigError, match=f"version {versions[better]} does not pass: test mse .* margin 9.0"):
+        promote(mlflow_uri(), better, alias="champion", gate=replace(gate, margin=9.0))
+    version, seen = promote(mlflow_uri(), better, alias="champion", gate=gate)
+    assert version == versions[better]
+    assert "against the champion's" in seen
+    with pytest.raises(ConfigError, match=f"version {versions[worse]} does not pass"):
+        promote(mlflow_uri(), worse, alias="champion", gate=gate)
+    assert resolve("models:/engagement@champion", mlflow_uri()).version == versions[better]
+    with pytest.raises(ConfigError, match="no figure validation_beauty"):
+        promote(mlflow_uri(), worse, alias="champion", gate=Gate(metric="beauty"))
+
+
+def test_what_is_not_registered_is_one_sentence(tiny_bundle: Path) -> None:
+    for model in ("models:/engagement@champion", "models:/nothing@champion", "models:/engagement/3", "models:/engagement/x"):
+        with pytest.raises(ModelError, match="the registry holds none"):
+            resolve(model, mlflow_uri())
+    with pytest.raises(ModelError, match="no registered version"):
+        promote(mlflow_uri(), "nobody", alias="champion", gate=Gate())
+    assert resolve(str(tiny_bundle), mlflow_uri()).version == ""
+
+
+def test_a_registered_bundle_is_what_was_trained(tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest]) -> None:
+    result = run_job(tiny_run, simulated_shards, "run")
+    assert result is not None
+    fetched = resolve("models:/engagement/1", mlflow_uri())
+    for path in result.bundle.iterdir():
+        assert (fetched.folder / path.name).read_bytes() == path.read_bytes()
+    assert replace(fetched, folder=result.bundle).version == "1"
