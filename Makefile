@@ -32,7 +32,7 @@ check: setup ## lint, format, types, import layers
 	$(BIN)/lint-imports
 
 bench: setup ## run the benchmarks; each prints a ratio against a named peer
-	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	for name in $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean: ## remove the virtual environment and caches, keep .rapt
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -37,6 +37,7 @@ _CONTAINERS: tuple[tuple[int, bytes], ...] = (
 
 
 _TIE_S = 0.001
+_ROTATING_FORMATS = ("mov", "matroska")  # ffmpeg's names of the containers that can say "turn me"
 _RGBA_WIDTHS = frozenset({16, 24, 48, 72})  # decord 0.6.0 gives four channels at these widths and fails: its issues 93, 336
 
 
@@ -84,25 +85,24 @@ def decode_clip(
 
     limits = limits or DecodeLimits()
     _check_container(path)
-    width_px, height_px = _check_header(path, limits)
-    reader = _open(path)
-    if not 0 < len(reader) <= limits.max_frames:
-        raise ClipError(f"{path.name}: {len(reader)} frames where 1 to {limits.max_frames} can be used")
+    width_px, height_px, may_be_rotated = _check_header(path, limits)
     try:
-        first = reader[0].shape
-        height_px, width_px = int(first[0]), int(first[1])
-        starts = np.asarray(reader.get_frame_timestamp(range(len(reader))), dtype=np.float64)
+        if may_be_rotated:  # only a decoded frame tells which way up it is
+            height_px, width_px = (int(side) for side in _open(path)[0].shape[:2])
         target_width, target_height = frame_size(width_px, height_px)
         if target_width in _RGBA_WIDTHS:
             target_width += 1
-        scaled = _open(path, width=target_width, height=target_height)
+        reader = _open(path, width=target_width, height=target_height)
+        if not 0 < len(reader) <= limits.max_frames:
+            raise ClipError(f"{path.name}: {len(reader)} frames where 1 to {limits.max_frames} can be used")
+        starts = np.asarray(reader.get_frame_timestamp(range(len(reader))), dtype=np.float64)
         begin, end = float(starts[0, 0]), float(starts[-1, 1])
         duration_s = end - begin
         centres = begin + (np.arange(num_frames) + 0.5) * duration_s / num_frames
         # decord's time stamps are float32, and a centre often is a frame's very start: a millisecond settles the tie
         shown = np.searchsorted(starts[:, 0], centres + _TIE_S, side="right") - 1
         picked = np.clip(shown, 0, len(reader) - 1)
-        frames = scaled.get_batch(picked.tolist()).asnumpy()
+        frames = reader.get_batch(picked.tolist()).asnumpy()
     except (DECORDError, RuntimeError, ValueError, IndexError) as error:
         raise ClipError(f"{path.name}: damaged, cannot be decoded ({_short(error)}); re-encode it") from None
     return DecodedClip(
@@ -128,8 +128,8 @@ def _check_container(path: Path) -> None:
         raise ClipError(f"{path.name}: not a video container Rapt reads (avi, mp4, mov, mkv, webm, mpeg, ts, flv, ogg, wmv)")
 
 
-def _check_header(path: Path, limits: DecodeLimits) -> tuple[int, int]:
-    """Width and height as stored, from the header alone: a bomb is refused before a frame of it is decoded."""
+def _check_header(path: Path, limits: DecodeLimits) -> tuple[int, int, bool]:
+    """(width, height, may be rotated) from the header alone: a bomb is refused before a frame of it is decoded."""
     import av
 
     try:
@@ -139,6 +139,7 @@ def _check_header(path: Path, limits: DecodeLimits) -> tuple[int, int]:
             stream = container.streams.video[0]
             size = (stream.codec_context.width, stream.codec_context.height)
             duration_s = (container.duration or 0) / av.time_base
+            may_be_rotated = any(name in container.format.name for name in _ROTATING_FORMATS)
     except (av.error.FFmpegError, ValueError) as error:
         raise ClipError(f"{path.name}: damaged, its header cannot be read ({_short(error)}); re-encode it") from None
     if size[0] * size[1] > limits.max_pixels:
@@ -147,7 +148,7 @@ def _check_header(path: Path, limits: DecodeLimits) -> tuple[int, int]:
         raise ClipError(f"{path.name}: {size[0]}x{size[1]} pixels is no picture of a person; crop it first")
     if duration_s > limits.max_duration_s:
         raise ClipError(f"{path.name}: {duration_s:.0f} s long, over the limit of {limits.max_duration_s:.0f} s; cut it")
-    return size
+    return *size, may_be_rotated
 
 
 def _open(path: Path, *, width: int = -1, height: int = -1):  # type: ignore[no-untyped-def]  # decord has no types

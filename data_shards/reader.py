@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+from bisect import bisect_right
 from functools import cache, cached_property
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +34,12 @@ class ShardSet:
             )
         self.splits = splits
         self._entries: tuple[ShardEntry, ...] = tuple(e for e in self.manifest.shards if e.split in splits)
-        self._starts = np.cumsum([0, *(entry.num_samples for entry in self._entries)])
+        self._starts = [0, *accumulate(entry.num_samples for entry in self._entries)]
         self._open_index = cache(self._read_index)
         self._descriptors: dict[int, int] = {}
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def labels(self, name: str) -> npt.NDArray[np.int64]:
         """labels_N int64: the level of label `name` of every sample, from the manifest alone."""
@@ -54,14 +56,17 @@ class ShardSet:
 
     def read(self, number: int) -> Sample:
         """Sample `number`. ShardError names the shard where its bytes are not what the index says."""
+        members = self.read_members(number)
+        meta = SampleMeta.from_bytes(members["json"], origin=f"{self.folder}: sample {number}")
+        return Sample(meta=meta, frames_mjpeg=members["frames.mjpeg"])
+
+    def read_members(self, number: int) -> dict[str, bytes]:
+        """The members of sample `number` as they are stored: extension to bytes."""
         if not 0 <= number < len(self):
             raise IndexError(f"sample {number} of {len(self)}")
-        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
-        indexed = self._open_index(shard).samples[number - int(self._starts[shard])]
-        path = self.folder / self._entries[shard].name
-        meta_bytes = self._read_member(shard, *indexed.members["json"])
-        frames = self._read_member(shard, *indexed.members["frames.mjpeg"])
-        return Sample(meta=SampleMeta.from_bytes(meta_bytes, origin=f"{path}: {indexed.key}.json"), frames_mjpeg=frames)
+        shard = bisect_right(self._starts, number) - 1
+        places = self._open_index(shard).samples[number - self._starts[shard]].members
+        return {extension: self._read_member(shard, *place) for extension, place in places.items()}
 
     def close(self) -> None:
         """Close the shard files; reading opens them again."""
