@@ -24,7 +24,12 @@ def run_job(
     return run_local(job, lambda event: None, stop_after_step=stop_after_step)
 
 
-def test_a_run_is_found_whole_in_mlflow(tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest]) -> None:
+def test_a_run_is_found_whole_in_mlflow(
+    tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
     result = run_job(tiny_run, simulated_shards, "first")
     assert result is not None
     client = mlflow_client(mlflow_uri())
@@ -47,6 +52,7 @@ def test_a_run_is_found_whole_in_mlflow(tiny_run: RunConfig, simulated_shards: t
     }
     picture = Path(run.info.artifact_uri) / "confusion_matrix_test.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
+    assert list(here.iterdir()) == []  # mlflow makes its own database in this folder wherever it is not told of ours
 
 
 def test_a_stopped_and_resumed_job_is_one_mlflow_run(tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest]) -> None:

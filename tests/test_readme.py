@@ -1,0 +1,80 @@
+"""The README is true: its tree is the tree, its commands run as printed, its files exist."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+PACKAGES = ("data_shards", "training", "serving", "cluster")
+
+
+def tree_of_readme() -> set[str]:
+    """Paths of the tree block: a folder's name ends in a slash, two spaces a level."""
+    block = next(part for part in README.split("```") if part.startswith("\ndata_shards/"))
+    paths, folders = set(), []
+    for line in block.strip().splitlines():
+        indent, name = len(line) - len(line.lstrip()), line.split()[0]
+        folders = folders[: indent // 2]
+        if name.endswith("/"):
+            folders.append(name)
+        else:
+            paths.add("".join(folders) + name)
+        assert len(line.split()) > 1, f"{name} has no purpose"
+    return paths
+
+
+def test_the_tree_names_every_module_and_no_other() -> None:
+    modules = {
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if not path.name.startswith("__")
+    }
+    assert tree_of_readme() == modules
+
+
+def test_every_file_that_is_named_exists() -> None:
+    named = re.findall(r"\]\(([^)#:]+)\)", README) + re.findall(r"`([\w/]+\.(?:md|txt|py))`", README)
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.slow
+def test_your_own_clips_from_clips_to_a_score(simulated_folder: Path, tmp_path: Path) -> None:
+    section = README.split("## Your own clips")[1]
+    commands = section.split("```sh\n")[1].split("```")[0]
+    (tmp_path / "my-clips").symlink_to(simulated_folder)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path, "RAPT_HOME": str(tmp_path / ".rapt"), "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "whole, " in result.stdout
+    assert "balanced accuracy" in result.stdout
+    assert result.stdout.count("sim") >= 64
+    assert "simulated" in result.stdout
+
+
+def test_every_command_of_the_readme_is_one_the_program_has() -> None:
+    from cluster.command_line import rapt
+
+    for words in re.findall(r"^rapt ([a-z]+)", README, flags=re.MULTILINE):
+        assert words in rapt.commands
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"\bmake ([a-z]+)", README)) - {"and"}:
+        assert f"\n{target}:" in makefile, target
