@@ -9,19 +9,20 @@ from pathlib import Path
 import httpx
 
 from cluster.commands.shards import listing_of
-from cluster.home import home, mlflow_uri, new_run_id, run_folder
+from cluster.home import home, mlflow_uri, new_run_id, run_folder, shown
 from cluster.job import JobResult, TrainingJob
 from cluster.launch import connect_ray, disconnect_ray, run_on_ray
 from cluster.terminal import TrainingDisplay, clip_progress, console, evaluation_table
 from cluster.waiting import wait_for_stop
 from data_shards.build import build_shards
+from data_shards.errors import ConfigError
 from data_shards.listing import ENGAGEMENT_LEVELS, ListedClip, Listing
 from data_shards.preprocess import PreprocessConfig
 from serving.service import check_port, start_service, stop_service
 from training.bundle import BundleRecord, read_record
 from training.config import with_settings
 from training.recipes import recipe
-from training.registry import resolve
+from training.registry import Gate, promote, resolve
 
 __all__ = ["DEMO_PREPROCESS", "run_demo"]
 
@@ -44,7 +45,7 @@ def run_demo(*, clips: int, workers: int, port: int, settings: Sequence[str], ke
     shards = home() / "shards" / f"demo-{clips}"
     with clip_progress("build shards") as progress:
         manifest = build_shards(listing, shards, preprocess=DEMO_PREPROCESS, num_workers=cores, progress=progress)
-    console.print(f"{len(manifest.shards)} shards, digest {manifest.digest[:16]}, in {shards}")
+    console.print(f"{len(manifest.shards)} shards, digest {manifest.digest[:16]}, in {shown(shards)}")
 
     console.rule(f"3  train with {workers} Ray Train workers")
     run_id = new_run_id("demo")
@@ -55,6 +56,7 @@ def run_demo(*, clips: int, workers: int, port: int, settings: Sequence[str], ke
         result = run_on_ray(job, display)
 
     console.rule("4  serve the champion")
+    console.print(_crown(run_id))
     with console.status("starting the endpoint"):
         url = start_service(resolve("models:/engagement@champion", mlflow_uri()), host=_HOST, port=port)
     _ask_for_scores(url, listing)
@@ -67,6 +69,15 @@ def run_demo(*, clips: int, workers: int, port: int, settings: Sequence[str], ke
         wait_for_stop()
     stop_service()
     disconnect_ray()
+
+
+def _crown(run_id: str) -> str:
+    """Make the run's model the champion if it passes the gate; an earlier demo's better model stays. Says what was done."""
+    try:
+        version, seen = promote(mlflow_uri(), run_id, alias="champion", gate=Gate())
+        return f"models:/engagement@champion is version {version}: {seen}"
+    except ConfigError as error:
+        return f"the champion stays: {error}"
 
 
 def _ask_for_scores(url: str, listing: Listing) -> None:
@@ -92,10 +103,18 @@ def _print_result(record: BundleRecord, result: JobResult, url: str, keep_servin
     if record.test:
         console.print(evaluation_table(record.test, title="held-out simulated people (chance is 0.25 balanced accuracy)"))
     console.print(f"[yellow]{record.notice}[/yellow]")
-    database = Path(mlflow_uri().removeprefix("sqlite:///"))
-    console.print(f"run {record.run_id}, registered as engagement version {result.version}; bundle {result.bundle}")
-    console.print(f"MLflow data: {database.parent}; its page: mlflow ui --backend-store-uri {mlflow_uri()}", soft_wrap=True)
+    console.print(f"run {record.run_id}, engagement version {result.version}; bundle {shown(result.bundle)}", soft_wrap=True)
+    console.print(_where_mlflow_is(), soft_wrap=True)
     if keep_serving:
         console.print(f"the endpoint and its page: {url} (Ctrl-C stops it)")
     else:
         console.print("open the page: rapt serve models:/engagement@champion, then http://127.0.0.1:8000")
+
+
+def _where_mlflow_is() -> str:
+    uri = mlflow_uri()
+    if not uri.startswith("sqlite:///"):
+        return f"MLflow: {uri}"
+    database = Path(uri.removeprefix("sqlite:///"))
+    page = f"mlflow ui --backend-store-uri sqlite:///{shown(database)}"
+    return f"MLflow data: {shown(database.parent)}; its page: {page}, then http://127.0.0.1:5000"

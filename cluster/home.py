@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data_shards.errors import ConfigError
 
-__all__ = ["home", "mlflow_uri", "new_run_id", "run_folder"]
+__all__ = ["home", "mlflow_uri", "new_run_id", "run_folder", "shown"]
 
 
 def home() -> Path:
@@ -29,6 +29,11 @@ def home() -> Path:
 def mlflow_uri() -> str:
     """The tracking server's address, or the embedded sqlite database below the state folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow' / 'mlflow.db'}"
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it here: relative where it lies below this folder."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def new_run_id(recipe: str) -> str:

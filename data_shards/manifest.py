@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-SIMULATED_NOTICE = "simulated: drawn people, no person was filmed; no figure on these clips is a result on people"
+SIMULATED_NOTICE = "simulated clips of drawn people: no person was filmed, and no figure on these clips is a result on people"
 
 
 class IndexedSample(Stored):

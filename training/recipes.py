@@ -49,7 +49,7 @@ def demo() -> RunConfig:
         model=ResNetTcnSettings(widths=(16, 32, 64), blocks=1, levels=4, hidden=64, kernel=5, dropout=0.1),
         loss=WeightedCrossEntropySettings(),
         optimiser=OptimiserConfig(name="adamw", lr=2e-3, lr_final=1e-5, schedule="cosine", warmup_steps=10, clip_norm=1.0),
-        loop=LoopConfig(epochs=30, global_batch=8, eval_batch=8),
+        loop=LoopConfig(epochs=20, global_batch=8, eval_batch=8),
     )
 
 

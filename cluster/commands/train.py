@@ -47,7 +47,7 @@ def train(
     """
     from dataclasses import replace
 
-    from cluster.home import mlflow_uri, new_run_id, run_folder
+    from cluster.home import mlflow_uri, new_run_id, run_folder, shown
     from cluster.job import TrainingJob, load_job
     from cluster.launch import run_local, run_on_ray
     from cluster.terminal import TrainingDisplay, console, evaluation_table
@@ -85,7 +85,7 @@ def train(
     if record.test:
         title = f"{'simulated ' if record.simulated else ''}test split, model of epoch {record.best_epoch}"
         console.print(evaluation_table(record.test, title=title))
-    console.print(f"bundle {result.bundle}")
+    console.print(f"bundle {shown(result.bundle)}", soft_wrap=True)
     console.print(
         f"registered as engagement version {result.version}; `rapt promote {job.run_id}` makes it the champion if it is better"
     )

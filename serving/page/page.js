@@ -18,7 +18,7 @@ async function showModel() {
 
 function showAnswer(answer) {
   part("level").textContent = answer.level;
-  part("score").textContent = answer.score.toFixed(2);
+  part("score").textContent = `score ${answer.score.toFixed(2)}`;
   part("marker").style.left = `${50 * (answer.score + 1)}%`;
   const rows = Object.entries(answer.probabilities).map(([level, share]) => {
     const row = document.createElement("tr");

@@ -78,7 +78,7 @@ def test_a_dataset_is_built_described_and_verified(simulated_folder: Path, tmp_p
     content = json.loads(built.stdout)
     assert (content["dataset"], content["simulated"], content["num_rejected"]) == ("simulated", True, 0)
     described = rapt_run("shards", "info", out)
-    assert "simulated: drawn people" in described.stdout
+    assert "simulated clips of drawn people" in described.stdout
     assert "validation" in described.stdout
     assert json.loads(rapt_run("shards", "verify", out, "--json").stdout)["findings"] == []
 
