@@ -16,7 +16,7 @@ from data_shards.loader import Batch, training_batches
 from data_shards.manifest import read_manifest
 from data_shards.order import DrawStream
 from data_shards.reader import ShardSet
-from training.bundle import BUNDLE_VERSION, BundleRecord, save_bundle
+from training.bundle import BUNDLE_VERSION, BundleRecord, read_record, save_bundle
 from training.checkpoint import (
     CheckpointRecord,
     latest_checkpoint,
@@ -65,12 +65,18 @@ def train(
     """Train `run` on the shards at `data`; returns the bundle's folder.
 
     Everything is written below run_folder, which all workers share. A run_folder with checkpoints is resumed from its
-    last whole one. stop_after_step ends the run early, with a checkpoint and no bundle (None is returned).
+    last whole one; one that has its bundle is finished, and is neither trained nor tested again. stop_after_step ends
+    the run early, with a checkpoint and no bundle (None is returned).
     """
     world, device = world or World(), device or torch.device("cpu")
+    tell = _teller(listeners if world.is_first else ())
+    bundle = run_folder / "bundle"
+    if (bundle / "run.json").exists():
+        record = read_record(bundle)
+        tell(RunFinished(bundle=str(bundle), best_epoch=record.best_epoch, test=record.test))
+        return bundle
     setup = _Setup(run, data, run_folder, world, device)
     progress = setup.resume()
-    tell = _teller(listeners if world.is_first else ())
     tell(setup.started(run_id, progress))
     batches = setup.batches(progress.position)
     while progress.step < setup.total_steps:
@@ -248,6 +254,8 @@ class _Setup:
 
     def finish(self, run_id: str, progress: Progress) -> RunFinished:
         """Load the best weights, calibrate on validation, read the test split once, write the bundle."""
+        if not self.best_weights.exists():
+            raise ModelError(f"{self.best_weights}: the best epoch's weights are gone; start a new run")
         self.engine.model.load_state_dict(load_file(self.best_weights))
         on_validation = self._predict(self.run.data.validation_split)
         on_test = self._predict(self.run.data.test_split)

@@ -37,10 +37,13 @@ class Gate:
 def register(uri: str, mlflow_run_id: str, bundle: Path) -> str:
     """Register the run's bundle as the next version of MODEL_NAME and return the version's number.
 
-    The first version ever becomes the champion, later ones the challenger until `promote` moves them.
+    The first version ever becomes the champion, later ones the challenger until `promote` moves them. A run that
+    has a version keeps it.
     """
     client = mlflow_client(uri)
     record = read_record(bundle)
+    if registered := _version_of_run(client, record.run_id):
+        return str(registered.version)
     _ensure_model(client)
     tags = {"run": record.run_id, "data_digest": record.data_digest, "simulated": str(record.simulated).lower()}
     version = client.create_model_version(
@@ -58,10 +61,9 @@ def register(uri: str, mlflow_run_id: str, bundle: Path) -> str:
 def promote(uri: str, run_id: str, *, alias: str, gate: Gate) -> tuple[str, str]:
     """Move `alias` to the version of run `run_id`; returns (version, what the gate saw). ConfigError where it does not pass."""
     client = mlflow_client(uri)
-    versions = client.search_model_versions(f"name='{MODEL_NAME}' and tags.run='{run_id}'")
-    if not versions:
+    ours = _version_of_run(client, run_id)
+    if ours is None:
         raise ModelError(f"run {run_id}: no registered version; name a run that `rapt train` finished")
-    ours = versions[0]
     holder = _by_alias(client, MODEL_NAME, alias)
     seen = "no version held the alias"
     if holder is not None and holder.version != ours.version:
@@ -138,6 +140,12 @@ def _ensure_model(client: Any) -> None:
         client.get_registered_model(MODEL_NAME)
     except MlflowException:
         client.create_registered_model(MODEL_NAME, description="Engagement level of a webcam clip, by Rapt")
+
+
+def _version_of_run(client: Any, run_id: str) -> Any | None:
+    quoted = run_id.replace("'", "")
+    found = client.search_model_versions(f"name='{MODEL_NAME}' and tags.run='{quoted}'")
+    return found[0] if found else None
 
 
 def _by_alias(client: Any, name: str, alias: str) -> Any | None:

@@ -14,7 +14,7 @@ from data_shards.errors import ConfigError, ModelError
 from data_shards.manifest import Manifest
 from training.checkpoint import latest_checkpoint
 from training.config import RunConfig, with_settings
-from training.events import EpochDone, Event, EventLog, RunFinished, RunStarted, StepDone, parse_event
+from training.events import CheckpointSaved, EpochDone, Event, EventLog, RunFinished, RunStarted, StepDone, parse_event
 from training.loop import train
 from training.world import World
 
@@ -145,6 +145,25 @@ def test_the_bundle_is_of_the_best_epoch_and_the_test_split_is_read_once(
     first_best = next(e.epoch for e in epochs if e.validation and e.validation.metrics.balanced_accuracy == best)
     assert finished[0].best_epoch == first_best
     assert sum(getattr(event, "test", None) is not None for event in events) == 1
+
+
+def test_a_finished_run_is_neither_trained_nor_tested_again(
+    tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path
+) -> None:
+    first = run_events(tiny_run, simulated_shards, tmp_path)
+    weights = (tmp_path / "bundle" / "model.safetensors").stat().st_mtime_ns
+    again = run_events(tiny_run, simulated_shards, tmp_path)
+    assert again == [first[-1]]
+    assert (tmp_path / "bundle" / "model.safetensors").stat().st_mtime_ns == weights
+
+
+def test_lost_best_weights_are_one_sentence(tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path) -> None:
+    def lose_them(event: Event) -> None:
+        if isinstance(event, CheckpointSaved):
+            (tmp_path / "best.safetensors").unlink()
+
+    with pytest.raises(ModelError, match=r"best\.safetensors: .* are gone; start a new run"):
+        train(tiny_run, simulated_shards[0], tmp_path, run_id="test", listeners=[lose_them])
 
 
 def test_other_data_are_refused_on_resume(tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path) -> None:
