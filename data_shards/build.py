@@ -7,8 +7,10 @@ same bytes; the manifest is written last, so a folder without one is not a set.
 import hashlib
 import multiprocessing
 import os
+import re
+import signal
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -16,6 +18,7 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 from data_shards.atomic import write_whole
+from data_shards.decode import decoder_versions
 from data_shards.errors import ConfigError, DataError
 from data_shards.listing import SPLITS, Listing, Reject
 from data_shards.manifest import (
@@ -26,6 +29,7 @@ from data_shards.manifest import (
     ShardIndex,
     SplitSummary,
     index_name,
+    read_manifest,
 )
 from data_shards.preprocess import PreprocessConfig
 from data_shards.shard_writer import ShardPlan, finished_index, write_shard
@@ -60,6 +64,8 @@ def build_shards(
     total = sum(len(plan.clips) for plan in plans)
     already = total - sum(len(plan.clips) for plan in waiting)
     try:
+        if waiting:  # while shards change, the folder is not a set
+            (folder / "manifest.json").unlink(missing_ok=True)
         for index in _write_all(folder, waiting, num_workers, lambda done: progress(already + done, total)):
             indexes[index.shard] = index
             if strict and index.rejects:
@@ -83,33 +89,59 @@ def plan_shards(listing: Listing, *, preprocess: PreprocessConfig, clips_per_sha
     return plans
 
 
-def _write_all(folder: Path, plans: Sequence[ShardPlan], num_workers: int, on_done: Callable[[int], None]) -> list[ShardIndex]:
-    """Write the plans in a pool of processes. A clip that kills a process is marked, and its shard made again without it."""
-    indexes: list[ShardIndex] = []
-    waiting = list(plans)
-    while waiting:
-        workers = min(num_workers, len(waiting))
-        context = multiprocessing.get_context("spawn")
-        counter: Synchronized[int] = context.Value("q", 0)
-        finished_before = sum(len(index.samples) + len(index.rejects) for index in indexes)
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_set_counter, initargs=(counter,)) as pool:
-            futures = {pool.submit(_write_one, folder, plan): plan for plan in waiting}
-            pending: set[Future[ShardIndex]] = set(futures)
-            crashed = False
-            while pending:
-                done, pending = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
-                on_done(finished_before + counter.value)
-                for future in done:
-                    try:
-                        indexes.append(future.result())
-                    except BrokenProcessPool:
-                        crashed = True
-        finished = {index.shard for index in indexes}
-        unfinished = [plan for plan in waiting if plan.name not in finished]
-        if unfinished and not crashed:
-            raise AssertionError("a shard neither finished nor failed")
-        waiting = [_without_crashed_clip(folder, plan) for plan in unfinished]
-    return indexes
+def _write_all(
+    folder: Path, plans: Sequence[ShardPlan], num_workers: int, on_done: Callable[[int], None]
+) -> Iterator[ShardIndex]:
+    """Write the plans in a pool of processes and yield each index as its shard is done.
+
+    When a clip kills a process the pool breaks as a whole, and which of the clips in work it was cannot be told. The
+    unfinished shards are then made one by one in a pool of one: the clip in work when that breaks is left out.
+    """
+    unfinished = {plan.name: plan for plan in plans}
+    for index in _write_in_pool(folder, list(plans), num_workers, on_done):
+        del unfinished[index.shard]
+        yield index
+    while unfinished:
+        plan = next(iter(unfinished.values()))
+        indexes = list(_write_in_pool(folder, [plan], 1, on_done))
+        if indexes:
+            del unfinished[plan.name]
+            yield indexes[0]
+            continue
+        note = _crash_note(folder, plan)
+        if not note.exists():
+            raise DataError(f"{folder / plan.name}: its process died before it opened a clip; look at memory, then try again")
+        unfinished[plan.name] = replace(plan, crashed=plan.crashed | {note.read_text()})
+        note.unlink()
+
+
+def _write_in_pool(
+    folder: Path, plans: Sequence[ShardPlan], num_workers: int, on_done: Callable[[int], None]
+) -> Iterator[ShardIndex]:
+    """Yield the indexes of the plans that a fresh pool finishes; a broken pool ends it, other errors are raised."""
+    if not plans:
+        return
+    context = multiprocessing.get_context("spawn")
+    counter: Synchronized[int] = context.Value("q", 0)
+    workers = min(num_workers, len(plans))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_set_counter, initargs=(counter,))
+    try:
+        pending: set[Future[ShardIndex]] = {pool.submit(_write_one, folder, plan) for plan in plans}
+        while pending:
+            finished, pending = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+            on_done(counter.value)
+            for future in finished:
+                yield future.result()
+    except BrokenProcessPool:
+        return
+    except BaseException:  # interrupted, or the caller stops early: nobody waits for clips that nobody wants
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+        for plan in plans:
+            _crash_note(folder, plan).unlink(missing_ok=True)
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 _counter: "Synchronized[int] | None" = None  # this worker process's view of how many clips are done
@@ -117,6 +149,7 @@ _counter: "Synchronized[int] | None" = None  # this worker process's view of how
 
 def _set_counter(counter: "Synchronized[int]") -> None:
     global _counter
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what is to be done
     _counter = counter
 
 
@@ -130,32 +163,14 @@ def _write_one(folder: Path, plan: ShardPlan) -> ShardIndex:
             with _counter.get_lock():
                 _counter.value += 1
 
-    index = write_shard(folder, plan, on_clip=on_clip)
-    note.unlink(missing_ok=True)
-    return index
+    try:
+        return write_shard(folder, plan, on_clip=on_clip)
+    finally:  # a process that is killed leaves its note, one that fails does not
+        note.unlink(missing_ok=True)
 
 
 def _crash_note(folder: Path, plan: ShardPlan) -> Path:
     return folder / f".{plan.name}.in-work"
-
-
-def _without_crashed_clip(folder: Path, plan: ShardPlan) -> ShardPlan:
-    """The plan to try again: the clip its process was opening when the pool broke is not opened a second time.
-
-    The pool breaks as a whole, so the other processes' shards stop at an innocent clip: only a clip that stops
-    the same shard twice, or stops it when it is alone in the pool, is marked.
-    """
-    note = _crash_note(folder, plan)
-    if not note.exists():
-        return plan
-    clip_id = note.read_text()
-    note.unlink()
-    suspects = folder / f".{plan.name}.suspect"
-    if suspects.exists() and suspects.read_text() == clip_id:
-        suspects.unlink()
-        return replace(plan, crashed=plan.crashed | {clip_id})
-    suspects.write_text(clip_id)
-    return plan
 
 
 def _finish(listing: Listing, folder: Path, preprocess: PreprocessConfig, indexes: Sequence[ShardIndex]) -> Manifest:
@@ -172,7 +187,7 @@ def _finish(listing: Listing, folder: Path, preprocess: PreprocessConfig, indexe
         notice=SIMULATED_NOTICE if listing.simulated else "",
         label_names=listing.label_names,
         preprocess=preprocess,
-        extractors={},
+        extractors={"frames": decoder_versions()},
         splits={
             split: _summary(listing, [index for index in filled if index.split == split])
             for split in SPLITS
@@ -182,11 +197,9 @@ def _finish(listing: Listing, folder: Path, preprocess: PreprocessConfig, indexe
         num_rejected=len(rejects),
     )
     kept = {name for index in indexes for name in (index.shard, index_name(index.shard))}
-    for stale in folder.iterdir():
-        leftover = stale.name.startswith(".") and (".partial-" in stale.name or stale.suffix in (".in-work", ".suspect"))
-        replaced = stale.name.endswith((".tar", ".index.json")) and stale.name not in kept
-        if leftover or replaced:
-            stale.unlink()
+    for path in folder.iterdir():
+        if path.name not in kept and (_OWN_SHARD.fullmatch(path.name) or _OWN_LEFTOVER.fullmatch(path.name)):
+            path.unlink()
     write_whole(folder / "rejects.jsonl", b"".join(reject.to_bytes() for reject in rejects))
     write_whole(folder / "manifest.json", manifest.to_bytes())
     return manifest
@@ -224,12 +237,17 @@ def _check_writable(folder: Path) -> None:
         names = os.listdir(folder)
     except OSError as error:
         raise DataError(f"{folder}: the output folder cannot be made ({error.strerror}); name another OUT") from None
-    foreign = [n for n in names if not n.startswith(".") and not n.endswith((".tar", ".index.json")) and n not in _OWN_NAMES]
+    own = (_OWN_SHARD, _OWN_LEFTOVER, _OWN_RECORD)
+    foreign = [name for name in names if not any(pattern.fullmatch(name) for pattern in own)]
     if foreign:
         raise ConfigError(f"{folder}: holds files that are not shards ({foreign[0]}); name a new or empty folder as OUT")
+    if "manifest.json" in names:
+        read_manifest(folder)  # somebody else's manifest.json is refused here
 
 
-_OWN_NAMES = {"manifest.json", "rejects.jsonl"}
+_OWN_SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}\.(tar|index\.json)")
+_OWN_LEFTOVER = re.compile(r"\..+\.(partial-\d+|in-work)")
+_OWN_RECORD = re.compile(r"manifest\.json|rejects\.jsonl")
 
 
 def _strict_message(reject: Reject) -> str:

@@ -6,6 +6,7 @@ Letters: T frames, H height in pixels, W width in pixels, C = 3 RGB channels.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,12 @@ import numpy.typing as npt
 from data_shards.errors import ClipError
 from data_shards.schema import Stored
 
-__all__ = ["DecodeLimits", "DecodedClip", "decode_clip"]
+__all__ = ["DecodeLimits", "DecodedClip", "decode_clip", "decoder_versions", "load_decoder"]
 
 # The containers Rapt opens, by their first bytes. ffmpeg would follow a playlist or a concat script to other
 # files and addresses, so what a file is gets decided here, from its own bytes, before ffmpeg sees it.
 _CONTAINERS: tuple[tuple[int, bytes], ...] = (
-    (0, b"RIFF"),  # avi
+    (8, b"AVI "),
     (4, b"ftyp"),  # mp4, mov, m4v, 3gp
     (4, b"moov"),  # old QuickTime
     (4, b"mdat"),
@@ -29,7 +30,6 @@ _CONTAINERS: tuple[tuple[int, bytes], ...] = (
     (0, b"\x1a\x45\xdf\xa3"),  # mkv, webm
     (0, b"\x00\x00\x01\xba"),  # MPEG program stream
     (0, b"\x00\x00\x01\xb3"),  # MPEG video
-    (0, b"\x47"),  # MPEG transport stream
     (0, b"FLV"),
     (0, b"OggS"),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),  # asf, wmv
@@ -116,15 +116,29 @@ def decode_clip(
     )
 
 
+def decoder_versions() -> dict[str, str]:
+    """Name to version of the packages that a stored frame's bytes depend on."""
+    return {name: version(name) for name in ("decord", "pillow")}
+
+
+def load_decoder() -> None:
+    """Import the decoder now, so that the first clip does not wait for it."""
+    import av  # noqa: F401
+    import decord  # noqa: F401
+
+
 def _check_container(path: Path) -> None:
     try:
+        if path.exists() and not path.is_file():
+            raise ClipError(f"{path.name}: not a plain file")
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(189)
     except OSError as error:
         raise ClipError(f"{path.name}: cannot be read ({error.strerror})") from None
     if not head:
         raise ClipError(f"{path.name}: empty file")
-    if not any(head[offset:].startswith(magic) for offset, magic in _CONTAINERS):
+    is_transport_stream = head[:1] == head[188:189] == b"\x47"  # MPEG-TS has no magic, but a sync byte every 188
+    if not is_transport_stream and not any(head[offset:].startswith(magic) for offset, magic in _CONTAINERS):
         raise ClipError(f"{path.name}: not a video container Rapt reads (avi, mp4, mov, mkv, webm, mpeg, ts, flv, ogg, wmv)")
 
 
@@ -133,15 +147,18 @@ def _check_header(path: Path, limits: DecodeLimits) -> tuple[int, int, bool]:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="ignore") as container:
             if not container.streams.video:
                 raise ClipError(f"{path.name}: no video stream")
-            stream = container.streams.video[0]
-            size = (stream.codec_context.width, stream.codec_context.height)
+            # decord takes the best of several streams, so the limits hold for the largest
+            if any(stream.codec_context is None for stream in container.streams.video):
+                raise ClipError(f"{path.name}: a video codec that is not known here; re-encode it as H.264")
+            sizes = [(s.codec_context.width, s.codec_context.height) for s in container.streams.video]
+            size = max(sizes, key=lambda width_height: width_height[0] * width_height[1])
             duration_s = (container.duration or 0) / av.time_base
             may_be_rotated = any(name in container.format.name for name in _ROTATING_FORMATS)
-    except (av.error.FFmpegError, ValueError) as error:
-        raise ClipError(f"{path.name}: damaged, its header cannot be read ({_short(error)}); re-encode it") from None
+    except av.error.FFmpegError as error:
+        raise ClipError(f"{path.name}: damaged, its header cannot be read ({error.strerror}); re-encode it") from None
     if size[0] * size[1] > limits.max_pixels:
         raise ClipError(f"{path.name}: {size[0]}x{size[1]} pixels a frame, over the limit of {limits.max_pixels} pixels")
     if max(size) > limits.max_aspect * min(size):

@@ -1,6 +1,8 @@
 """Read a dataset's CSV of labels: any header spelling, a clear sentence where a column or a level is wrong."""
 
 import csv
+import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,8 +16,11 @@ def read_label_rows(path: Path, *, required: Sequence[str]) -> Iterator[tuple[in
 
     A byte order mark and UTF-16 are understood. DataError where the file or a required column is missing.
     """
-    rows = csv.reader(_text(path).splitlines(), skipinitialspace=True)
+    rows = _rows(path)
     header = [name.strip() for name in next(rows, [])]
+    repeated = [name for name, count in Counter(header).items() if count > 1]
+    if repeated:
+        raise DataError(f"{path}: two columns are named '{repeated[0]}'; keep one")
     missing = [name for name in required if name not in header]
     if missing:
         raise DataError(
@@ -30,12 +35,22 @@ def read_label_rows(path: Path, *, required: Sequence[str]) -> Iterator[tuple[in
 
 def parse_level(text: str, *, num_levels: int, place: str, column: str) -> int:
     """A label as an int in [0, num_levels). DataError names the place and the column."""
-    if not text.isdecimal() or int(text) >= num_levels:
-        raise DataError(f"{place}: {column} is '{text}', outside its range 0 to {num_levels - 1}; mend the label file")
+    if text not in map(str, range(num_levels)):
+        raise DataError(f"{place}: {column} is '{text[:40]}', outside its range 0 to {num_levels - 1}; mend the label file")
     return int(text)
 
 
+def _rows(path: Path) -> Iterator[list[str]]:
+    reader = csv.reader(io.StringIO(_text(path), newline=""), skipinitialspace=True, strict=True)
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(f"{path} line {reader.line_num}: not readable as CSV ({error}); mend the label file") from None
+
+
 def _text(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: not a plain file; name the folder that holds the label file")
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -8,15 +8,19 @@ A set of shards is a folder:
 """
 
 import hashlib
+import re
 from pathlib import Path
 
+from pydantic import model_validator
+
 from data_shards.errors import ShardError
-from data_shards.listing import Reject
+from data_shards.listing import SPLITS, Reject
 from data_shards.preprocess import PreprocessConfig
 from data_shards.schema import Stored
 
 __all__ = [
     "SCHEMA_VERSION",
+    "SHARD_NAME",
     "SIMULATED_NOTICE",
     "IndexedSample",
     "Manifest",
@@ -28,6 +32,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
+SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}\.tar")
 SIMULATED_NOTICE = "simulated clips of drawn people: no person was filmed, and no figure on these clips is a result on people"
 
 
@@ -66,6 +71,14 @@ class ShardEntry(Stored):
     index_sha256: str
     labels: dict[str, tuple[int, ...]]
 
+    @model_validator(mode="after")
+    def _fits(self) -> "ShardEntry":
+        if not SHARD_NAME.fullmatch(self.name):
+            raise ValueError(f"'{self.name}' is no name of a shard")
+        if any(len(levels) != self.num_samples for levels in self.labels.values()):
+            raise ValueError(f"{self.name} has not one level a sample")
+        return self
+
 
 class SplitSummary(Stored):
     """One split: its samples, its people, and how many samples have each level of each label."""
@@ -90,6 +103,16 @@ class Manifest(Stored):
     shards: tuple[ShardEntry, ...]
     num_rejected: int
 
+    @model_validator(mode="after")
+    def _fits(self) -> "Manifest":
+        if not self.label_names:
+            raise ValueError("no label is named")
+        for shard in self.shards:
+            for name, levels in shard.labels.items():
+                if levels and not 0 <= min(levels) <= max(levels) < len(self.label_names.get(name, ())):
+                    raise ValueError(f"{shard.name} has a level of '{name}' that has no name")
+        return self
+
     @property
     def digest(self) -> str:
         """sha256 of the manifest's bytes (`sha256sum manifest.json`): the data version that runs and bundles record."""
@@ -106,10 +129,12 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / "manifest.json"
     try:
         content = path.read_bytes()
-    except OSError:
+    except FileNotFoundError:
         raise ShardError(
             f"{folder}: no manifest.json there, so no whole set of shards; run `rapt shards build` with this folder as OUT"
         ) from None
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read ({error.strerror}); check the folder and its permissions") from None
     manifest = Manifest.from_bytes(content, origin=path)
     if manifest.schema_version != SCHEMA_VERSION:
         raise ShardError(

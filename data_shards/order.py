@@ -20,10 +20,9 @@ import numpy.typing as npt
 from data_shards.errors import ConfigError
 from data_shards.hashing import mix64, seed_of
 
-__all__ = ["SAMPLERS", "DrawStream", "Sampler", "permutation"]
+__all__ = ["DrawStream", "Sampler", "permutation"]
 
 Sampler = Literal["shuffled", "class_complete"]
-SAMPLERS: tuple[Sampler, ...] = ("shuffled", "class_complete")
 
 _STREAM_ORDER, _STREAM_CLASS, _STREAM_SEAT, _STREAM_KEY = 1, 2, 3, 4  # words that keep the hash streams apart
 _ALL_CLASSES = -1

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from bisect import bisect_right
-from functools import cache, cached_property
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 
@@ -36,7 +36,6 @@ class ShardSet:
         self._entries: tuple[ShardEntry, ...] = tuple(e for e in self.manifest.shards if e.split in splits)
         self._starts = [0, *accumulate(entry.num_samples for entry in self._entries)]
         self._open_index = cache(self._read_index)
-        self._descriptors: dict[int, int] = {}
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -49,37 +48,38 @@ class ShardSet:
             )
         return np.array([level for entry in self._entries for level in entry.labels[name]], dtype=np.int64)
 
-    @cached_property
-    def subjects(self) -> tuple[str, ...]:
-        """The subject of every sample, in order."""
-        return tuple(sample.subject for number in range(len(self._entries)) for sample in self._open_index(number).samples)
-
     def read(self, number: int) -> Sample:
         """Sample `number`. ShardError names the shard where its bytes are not what the index says."""
         members = self.read_members(number)
-        meta = SampleMeta.from_bytes(members["json"], origin=f"{self.folder}: sample {number}")
+        meta = SampleMeta.from_bytes(
+            members["json"], origin=f"{self.folder / self._entries[self._shard_of(number)].name}: sample {number}"
+        )
         return Sample(meta=meta, frames_mjpeg=members["frames.mjpeg"])
 
     def read_members(self, number: int) -> dict[str, bytes]:
         """The members of sample `number` as they are stored: extension to bytes."""
         if not 0 <= number < len(self):
             raise IndexError(f"sample {number} of {len(self)}")
-        shard = bisect_right(self._starts, number) - 1
+        shard = self._shard_of(number)
         places = self._open_index(shard).samples[number - self._starts[shard]].members
         return {extension: self._read_member(shard, *place) for extension, place in places.items()}
 
-    def close(self) -> None:
-        """Close the shard files; reading opens them again."""
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
+    def _shard_of(self, number: int) -> int:
+        return bisect_right(self._starts, number) - 1
 
     def _read_member(self, shard: int, offset: int, size: int) -> bytes:
-        if shard not in self._descriptors:
-            self._descriptors[shard] = self._open_tar(shard)
-        content = os.pread(self._descriptors[shard], size, offset)
+        path = self.folder / self._entries[shard].name
+        try:
+            # opened for each read: a set has more shards than a process may hold open files
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise ShardError(f"{path}: cannot be opened ({error.strerror}); copy it again, or build it again") from None
+        try:
+            content = os.pread(descriptor, size, offset)
+        finally:
+            os.close(descriptor)
         if len(content) != size:
-            raise ShardError(f"{self.folder / self._entries[shard].name}: cut short; copy it again, or build it again")
+            raise ShardError(f"{path}: cut short; copy it again, or build it again")
         return content
 
     def _read_index(self, shard: int) -> ShardIndex:
@@ -92,10 +92,3 @@ class ShardSet:
         if hashlib.sha256(content).hexdigest() != entry.index_sha256:
             raise ShardError(f"{path}: not the index that the manifest names; copy the folder again, or build it again")
         return ShardIndex.from_bytes(content, origin=path)
-
-    def _open_tar(self, shard: int) -> int:
-        path = self.folder / self._entries[shard].name
-        try:
-            return os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise ShardError(f"{path}: cannot be opened ({error.strerror}); copy it again, or build it again") from None

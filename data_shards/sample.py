@@ -65,15 +65,18 @@ class Sample:
                 with Image.open(io.BytesIO(self.frames_mjpeg[begin:end]), formats=("JPEG",)) as image:
                     pixels = np.asarray(image)
             except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-                raise ShardError(
-                    f"clip {self.meta.clip_id}: stored frame {t} is damaged; run `rapt shards verify` on its folder"
-                ) from None
+                raise self._damaged(t) from None
             if frames is None:
                 frames = np.empty((len(offsets) - 1, *pixels.shape), dtype=np.uint8)
+            if pixels.shape != frames.shape[1:] or pixels.ndim != 3:
+                raise self._damaged(t)
             frames[t] = pixels
         if frames is None:
             raise ShardError(f"clip {self.meta.clip_id}: no frames are stored; build its shard again")
         return frames
+
+    def _damaged(self, t: int) -> ShardError:
+        return ShardError(f"clip {self.meta.clip_id}: stored frame {t} is damaged; run `rapt shards verify` on its folder")
 
 
 def encode_frames(frames_THWC: npt.NDArray[np.uint8], *, quality: int) -> tuple[bytes, tuple[int, ...]]:

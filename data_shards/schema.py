@@ -14,12 +14,14 @@ __all__ = ["Stored", "first_problem"]
 class Stored(BaseModel):
     """A stored record. `to_bytes` gives the same bytes for the same content, so a digest of them is a version."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def to_bytes(self) -> bytes:
         """Canonical UTF-8 JSON: field order of the class, no NaN, one trailing newline."""
         content = self.model_dump(mode="json")
-        return (json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode()
+        return (json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode(
+            errors="backslashreplace"
+        )
 
     @classmethod
     def from_bytes(cls, content: bytes, *, origin: str | Path) -> Self:

@@ -10,7 +10,7 @@ from pathlib import Path
 import webdataset
 
 from data_shards.atomic import whole_file, write_whole
-from data_shards.decode import DecodeLimits
+from data_shards.decode import DecodeLimits, decoder_versions
 from data_shards.errors import ClipError, ShardError
 from data_shards.listing import ListedClip, Reject
 from data_shards.manifest import SCHEMA_VERSION, IndexedSample, ShardIndex, index_name
@@ -38,6 +38,7 @@ class ShardPlan:
             SCHEMA_VERSION,
             self.name,
             self.preprocess.model_dump(),
+            decoder_versions(),
             self.limits.model_dump(),
             [
                 (c.clip_id, c.subject, c.session, c.split, c.labels, c.extra, c.path.stat().st_size if c.path.exists() else -1)

@@ -286,19 +286,15 @@ class _Setup:
         """Predictions on a split; None where the recipe names none or the data hold none of it."""
         if split is None or split not in self.manifest.splits:
             return None
-        shards = ShardSet(self.data, splits=(split,), manifest=self.manifest)
-        try:
-            return predict(
-                self.engine.model,
-                shards,
-                label=self.run.data.label,
-                batch=self.run.loop.eval_batch,
-                device=self.device,
-                world=self.world,
-                num_threads=self.run.data.num_threads,
-            )
-        finally:
-            shards.close()
+        return predict(
+            self.engine.model,
+            ShardSet(self.data, splits=(split,), manifest=self.manifest),
+            label=self.run.data.label,
+            batch=self.run.loop.eval_batch,
+            device=self.device,
+            world=self.world,
+            num_threads=self.run.data.num_threads,
+        )
 
     def _evaluate(self, predictions: Predictions | None, split: str | None) -> Evaluation | None:
         if predictions is None or split is None:

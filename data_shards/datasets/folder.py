@@ -8,7 +8,7 @@ session  optional: the sitting it was cut from
 simulated  optional: any text marks the whole folder as simulated
 """
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from data_shards.errors import ClipError, DataError
 from data_shards.label_file import parse_level, read_label_rows
@@ -56,12 +56,16 @@ def _clip(source: Path, row: dict[str, str], *, place: str) -> ListedClip:
         raise DataError(f"{place}: split is '{row['split']}', it must be one of {', '.join(SPLITS)}; mend the label file")
     if not row["subject"]:
         raise DataError(f"{place}: no subject, so nobody can keep the splits apart by person; name the person")
-    if not video.resolve().is_relative_to(source.resolve()):
+    try:
+        inside, is_file = video.resolve().is_relative_to(source.resolve()), video.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long a name, a NUL in it, a link to itself
+        raise ClipError(f"{place}: clip '{row['clip'][:80]}' cannot be looked up ({error}); mend the name") from None
+    if not inside:
         raise ClipError(f"{place}: clip '{row['clip']}' lies outside the folder; move it inside")
-    if not video.is_file():
+    if not is_file:
         raise ClipError(f"{place}: no file '{row['clip']}' in {source}; copy it there or remove the row")
     return ListedClip(
-        clip_id=row["clip"],
+        clip_id=PurePosixPath(row["clip"]).as_posix(),
         path=video,
         subject=row["subject"],
         session=row.get("session", ""),

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -33,6 +34,16 @@ def generate(
     """
     if num_workers < 1:
         raise ValueError(f"num_workers is {num_workers}; use 1 or more")
+    try:
+        return _generate(settings, folder, num_workers, progress)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the clips cannot be written ({error.strerror}); make room, then run the same command: "
+            "finished clips are kept"
+        ) from None
+
+
+def _generate(settings: SimulationSettings, folder: Path, num_workers: int, progress: Callable[[int, int], None] | None) -> Path:
     _claim_folder(settings, folder)
     clips = plan_cohort(settings)
     missing = [clip for clip in clips if not _is_made(folder, clip)]
@@ -76,18 +87,25 @@ def _make_all(settings: SimulationSettings, clips: Sequence[PlannedClip], folder
             yield
         return
     # Spawned, not forked: the caller may hold threads, as torch and ray do.
-    with ProcessPoolExecutor(min(num_workers, len(clips)), mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(make_clip, settings, clip, folder) for clip in clips]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                yield
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    pool = ProcessPoolExecutor(min(num_workers, len(clips)), mp_context=get_context("spawn"), initializer=_ignore_interrupts)
+    try:
+        for future in as_completed([pool.submit(make_clip, settings, clip, folder) for clip in clips]):
+            future.result()
+            yield
+    except BaseException:
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    """In a worker: Ctrl-C reaches the whole group; the parent says what is to be done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _write_labels(clips: Sequence[PlannedClip], folder: Path) -> Path:
-
     rows = [clip.row() for clip in clips]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
