@@ -11,6 +11,7 @@ from cluster.commands.demo import demo
 from cluster.commands.serve import score, serve
 from cluster.commands.shards import shards
 from cluster.commands.train import evaluate, promote, train
+from cluster.waiting import stop_on_sigterm
 from data_shards.errors import ConfigError, RaptError
 
 __all__ = ["main", "rapt"]
@@ -40,6 +41,7 @@ for command in (demo, shards, train, evaluate, promote, serve, score):
 
 def main() -> None:
     """Run the command; a mistake is one sentence on standard error and a non-zero exit."""
+    stop_on_sigterm()
     try:
         rapt.main(standalone_mode=False, default_map=_settings_file())
     except RaptError as error:
@@ -61,22 +63,39 @@ def main() -> None:
 def _settings_file() -> dict[str, Any]:
     """Defaults from rapt.yaml in this folder: {command: {option: value}}."""
     path = Path("rapt.yaml")
-    if not path.is_file():
+    if not path.exists():
         return {}
+    if not path.is_file():
+        raise ConfigError(f"{path.absolute()}: not a plain file; move it away")
     import yaml
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as YAML ({str(error).splitlines()[0]}); mend it or move it away") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must hold 'command:' and below it 'option: value'; mend it or move it away")
+    _check_settings(path, content, rapt)
     return content
 
 
+def _check_settings(path: Path, content: Any, group: click.Group, place: str = "") -> None:
+    """ConfigError where a level of rapt.yaml is not {command: {option: value}}."""
+    if not isinstance(content, dict):
+        where = f" below {place}" if place else ""
+        raise ConfigError(f"{path}: must hold 'command:' and below it 'option: value'{where}; mend it or move it away")
+    for name, below in content.items():
+        command = group.commands.get(str(name))
+        if command is None:
+            raise ConfigError(f"{path}: no command '{place}{name}'; there are: {', '.join(group.commands)}")
+        if isinstance(command, click.Group):
+            _check_settings(path, below, command, f"{place}{name} ")
+        elif not isinstance(below, dict) or any(isinstance(value, (dict, list)) for value in below.values()):
+            raise ConfigError(f"{path}: '{place}{name}' must hold 'option: value' lines; mend it or move it away")
+
+
 def _fail(sentence: str, status: int) -> None:
+    if "ray" in sys.modules:  # a cluster that this command started ends with it
+        sys.modules["ray"].shutdown()
     click.echo(f"Error: {sentence}", err=True)
     sys.stdout.flush()
-    # a failed run may leave threads of Ray or MLflow that would hold the process open
     sys.stderr.flush()
-    os._exit(status)
+    os._exit(status)  # not sys.exit: threads of Ray or MLflow would hold a failed process open

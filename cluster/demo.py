@@ -15,7 +15,7 @@ from cluster.launch import connect_ray, disconnect_ray, run_on_ray
 from cluster.terminal import TrainingDisplay, clip_progress, console, evaluation_table
 from cluster.waiting import wait_for_stop
 from data_shards.build import build_shards
-from data_shards.errors import ConfigError
+from data_shards.errors import ConfigError, ServiceError
 from data_shards.listing import ENGAGEMENT_LEVELS, ListedClip, Listing
 from data_shards.preprocess import PreprocessConfig
 from serving.service import check_port, start_service, stop_service
@@ -84,9 +84,12 @@ def _ask_for_scores(url: str, listing: Listing) -> None:
     """Score two clips of people the model never saw, of the lowest and the highest level, over HTTP."""
     for level in (0, len(ENGAGEMENT_LEVELS) - 1):
         clip = _some_test_clip(listing, level)
-        with clip.path.open("rb") as file:
-            answer = httpx.post(f"{url}/v1/score", files={"clip": (clip.path.name, file)}, timeout=120)
-        answer.raise_for_status()
+        try:
+            with clip.path.open("rb") as file:
+                answer = httpx.post(f"{url}/v1/score", files={"clip": (clip.path.name, file)}, timeout=120)
+            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            raise ServiceError(f"{url}/v1/score: no score for {clip.path.name} ({error}); look at Ray's logs") from None
         content = answer.json()
         console.print(
             f"{clip.path.name} (simulated, made as '{ENGAGEMENT_LEVELS[level]}'): scored '{content['level']}', "
@@ -102,9 +105,9 @@ def _some_test_clip(listing: Listing, level: int) -> ListedClip:
 def _print_result(record: BundleRecord, result: JobResult, url: str, keep_serving: bool) -> None:
     if record.test:
         console.print(evaluation_table(record.test, title="held-out simulated people (chance is 0.25 balanced accuracy)"))
-    console.print(f"[yellow]{record.notice}[/yellow]")
-    console.print(f"run {record.run_id}, engagement version {result.version}; bundle {shown(result.bundle)}", soft_wrap=True)
-    console.print(_where_mlflow_is(), soft_wrap=True)
+    console.print(record.notice, style="yellow")
+    console.print(f"run {record.run_id}, engagement version {result.version}; bundle {shown(result.bundle)}")
+    console.print(_where_mlflow_is())
     if keep_serving:
         console.print(f"the endpoint and its page: {url} (Ctrl-C stops it)")
     else:

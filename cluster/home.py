@@ -43,4 +43,4 @@ def new_run_id(recipe: str) -> str:
 
 def run_folder(run_id: str) -> Path:
     """Where a run lies; `run_id` may also be the path of such a folder."""
-    return Path(run_id) if "/" in run_id else home() / "runs" / run_id
+    return Path(run_id).absolute() if "/" in run_id else home() / "runs" / run_id

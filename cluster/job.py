@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,30 +44,61 @@ class JobResult:
 
 
 def save_job(job: TrainingJob) -> None:
-    """Write run.json and check that the data can be read, before any worker starts."""
-    read_manifest(job.data)
-    content = {"run": job.run.model_dump(mode="json"), "data": str(job.data), "run_id": job.run_id}
+    """Check that the data are the run's, and write run.json where the run is new, before any worker starts."""
+    manifest = read_manifest(job.data)
+    if job.run.data.label not in manifest.label_names:
+        known = ", ".join(manifest.label_names)
+        raise ConfigError(f"{job.data}: holds no label '{job.run.data.label}' (it has: {known}); set data.label to one")
+    path = job.run_folder / "run.json"
+    if path.exists():
+        started_with = _stored(job.run_folder)["data_digest"]
+        if started_with != manifest.digest:
+            raise ConfigError(
+                f"{job.run_folder}: this run was started on data {started_with[:12]}, {job.data} is {manifest.digest[:12]}; "
+                "name the data it was started with, or start a new run"
+            )
+        return
+    content = {
+        "run": job.run.model_dump(mode="json"),
+        "data": str(job.data),
+        "data_digest": manifest.digest,
+        "run_id": job.run_id,
+        "workers": job.workers,
+        "gpus_per_worker": job.gpus_per_worker,
+    }
     try:
-        write_whole(job.run_folder / "run.json", json.dumps(content, indent=2).encode() + b"\n")
+        write_whole(path, json.dumps(content, indent=2).encode() + b"\n")
     except OSError as error:
         raise DataError(f"{job.run_folder}: cannot be written ({error.strerror}); make room, or set RAPT_HOME") from None
 
 
 def load_job(run_folder: Path, *, data: Path | None, mlflow_uri: str) -> TrainingJob:
-    """The job of an earlier run, to resume it; its own data, unless others are named."""
+    """The job of an earlier run, to resume it; its own data, unless the same lie elsewhere now."""
+    content = _stored(run_folder)
+    try:
+        return TrainingJob(
+            run=RunConfig.model_validate(content["run"]),
+            data=data or Path(content["data"]),
+            run_id=content["run_id"],
+            run_folder=run_folder,
+            mlflow_uri=mlflow_uri,
+            workers=int(content["workers"]),
+            gpus_per_worker=float(content["gpus_per_worker"]),
+        )
+    except (ValueError, TypeError, KeyError) as error:  # pydantic's ValidationError is a ValueError
+        raise ModelError(f"{run_folder / 'run.json'}: not a run of this Rapt ({type(error).__name__}); start a new run") from None
+
+
+def _stored(run_folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((run_folder / "run.json").read_bytes())
     except OSError:
         raise ModelError(f"{run_folder}: no such run; `ls {run_folder.parent}` lists them") from None
-    except json.JSONDecodeError:
+    except ValueError:
         raise ModelError(f"{run_folder}: its run.json is damaged; start a new run") from None
-    return TrainingJob(
-        run=RunConfig.model_validate(content["run"]),
-        data=data or Path(content["data"]),
-        run_id=content["run_id"],
-        run_folder=run_folder,
-        mlflow_uri=mlflow_uri,
-    )
+    if not isinstance(content, dict) or "data_digest" not in content:
+        raise ModelError(f"{run_folder}: its run.json is no run of this Rapt; start a new run")
+    return content
 
 
 def run_worker(
@@ -109,8 +141,6 @@ def run_worker(
 
 def _tags(job: TrainingJob) -> dict[str, str]:
     manifest = read_manifest(job.data)
-    if job.run.data.label not in manifest.label_names:
-        raise ConfigError(f"{job.data}: holds no label '{job.run.data.label}'; set data.label to one it has")
     tags = {
         "recipe": job.run.recipe,
         "commit": current_commit(),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.job import JobResult, TrainingJob, run_worker, save_job
+from cluster.waiting import stop_on_sigterm
 from data_shards.errors import ConfigError, RaptError, ServiceError
 from training.events import Listener, parse_event
 from training.world import World
@@ -31,7 +33,10 @@ def connect_ray(address: str | None, *, num_cpus: int) -> None:
     """Connect to the Ray cluster at `address`, or start one on this machine that listens on loopback alone."""
     import logging
 
-    if not address:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a service for personal data sends nothing home
+    if address:
+        _check_answers(address)
+    else:
         # Ray reads this when it is imported: its processes then listen on loopback, not on every interface. The name
         # is of the systems it was made for (ray/_private/services.py, get_node_ip_address); gloo has its own.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
@@ -45,9 +50,34 @@ def connect_ray(address: str | None, *, num_cpus: int) -> None:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        stop_on_sigterm()  # in place of Ray's own handler, which ends the process without a word
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = address or "on this machine"
         raise ServiceError(f"Ray {where}: cannot be reached or started ({str(error).splitlines()[0]}); check --address") from None
+
+
+def _check_answers(address: str) -> None:
+    """ServiceError where nothing answers at HOST:PORT; Ray itself would try for a minute and print its own errors."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address in ("auto", "local") or not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise ServiceError(f"Ray at {address}: nothing answers ({error}); check --address, or leave it out") from None
+
+
+def _check_resources(job: TrainingJob) -> None:
+    """ConfigError where the cluster could never run the job; Ray Train would wait for ever."""
+    import ray
+
+    there = ray.cluster_resources()
+    for name, wanted in (("GPU", job.workers * job.gpus_per_worker), ("CPU", job.workers if not job.gpus_per_worker else 0)):
+        if wanted > there.get(name, 0):
+            raise ConfigError(
+                f"{job.workers} workers need {wanted:g} {name}s, the cluster has {there.get(name, 0):g}; "
+                "change --workers or --gpus-per-worker, or name a larger cluster with --address"
+            )
 
 
 def disconnect_ray() -> None:
@@ -62,6 +92,7 @@ def run_on_ray(job: TrainingJob, listener: Listener, *, address: str | None = No
     job.run.loop.microbatch_for(job.workers)  # refuse a batch that cannot be shared before anything starts
     save_job(job)
     connect_ray(address, num_cpus=max(os.cpu_count() or 1, job.workers + 1))
+    _check_resources(job)
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
@@ -86,6 +117,8 @@ def run_on_ray(job: TrainingJob, listener: Listener, *, address: str | None = No
             trainer.fit()
         except TrainingFailedError as error:
             raise _plain_failure(error, job) from None
+        except SystemExit:  # Ray Train's own answer to Ctrl-C, once it has stopped the workers
+            raise KeyboardInterrupt from None
     return _read_result(result_path)
 
 

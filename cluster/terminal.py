@@ -12,8 +12,10 @@ from training.metrics import Evaluation
 
 __all__ = ["TrainingDisplay", "clip_progress", "console", "evaluation_table", "progress_console"]
 
-console = Console(highlight=False)
-progress_console = Console(highlight=False, stderr=True)  # standard output stays clean for results and --json
+console = Console(highlight=False, markup=False, soft_wrap=True)
+progress_console = Console(
+    highlight=False, markup=False, stderr=True, soft_wrap=True
+)  # standard output stays clean for results and --json
 
 
 @contextmanager
@@ -72,7 +74,7 @@ class TrainingDisplay:
                 f"{event.global_batch} clips" + (f", resumed at step {event.start_step}" if event.start_step else "")
             )
             for name in event.skipped:
-                progress_console.print(f"[yellow]checkpoint {name} is damaged and was passed over[/yellow]")
+                progress_console.print(f"checkpoint {name} is damaged and was passed over", style="yellow")
         elif isinstance(event, StepDone):
             # a running mean over about ten steps, for the eye; the log and MLflow hold every step
             self._loss = event.loss if self._loss != self._loss else 0.9 * self._loss + 0.1 * event.loss
@@ -92,7 +94,7 @@ def _epoch_line(event: EpochDone) -> str:
     if event.validation:
         metrics = event.validation.metrics
         line += f"  validation balanced accuracy {metrics.balanced_accuracy:.3f}, accuracy {metrics.accuracy:.3f}"
-    return line + ("  [green]best so far[/green]" if event.is_best and event.validation else "")
+    return line + ("  best so far" if event.is_best and event.validation else "")
 
 
 def evaluation_table(evaluation: Evaluation, *, title: str) -> Table:

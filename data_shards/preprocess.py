@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from data_shards.decode import DecodeLimits, decode_clip
+from data_shards.errors import ClipError
 from data_shards.listing import ListedClip
 from data_shards.sample import Sample, SampleMeta, encode_frames
 from data_shards.schema import Stored
@@ -36,6 +37,15 @@ class PreprocessConfig(Stored):
 
 def preprocess(clip: ListedClip, config: PreprocessConfig, limits: DecodeLimits | None = None) -> Sample:
     """Decode, scale and JPEG-encode one clip. Raises ClipError with the reason where it cannot be used."""
+    try:
+        return _preprocess(clip, config, limits)
+    except (ClipError, OSError):
+        raise
+    except Exception as error:  # a decoder meets files that nobody foresaw; one clip must not end a build or a server
+        raise ClipError(f"{clip.path.name}: cannot be decoded ({type(error).__name__}); re-encode it") from error
+
+
+def _preprocess(clip: ListedClip, config: PreprocessConfig, limits: DecodeLimits | None) -> Sample:
     decoded = decode_clip(clip.path, num_frames=config.num_frames, frame_size=_scaled_size(config), limits=limits)
     square_THWC = _to_square(decoded.frames_THWC, config.size_px)
     frames_mjpeg, offsets = encode_frames(square_THWC, quality=config.jpeg_quality)

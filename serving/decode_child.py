@@ -1,22 +1,26 @@
 """Decode uploads in a child process that can be killed: a clip that hangs, crashes or eats memory takes down nothing else."""
 
+import ctypes
 import multiprocessing
 import resource
+import signal
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from threading import Lock
 
-from data_shards.decode import DecodeLimits
-from data_shards.errors import ClipError
+from data_shards.decode import DecodeLimits, load_decoder
+from data_shards.errors import ClipError, ServiceError
 from data_shards.preprocess import PreprocessConfig, preprocess_file
 from data_shards.sample import Sample
 
 __all__ = ["UPLOAD_LIMITS", "DecodeChild"]
 
 UPLOAD_LIMITS = DecodeLimits(max_duration_s=600.0, max_frames=60_000)
-_MEMORY_BYTES = 6 << 30
+_MEMORY_BYTES = 3 << 30
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class DecodeChild:
@@ -31,11 +35,13 @@ class DecodeChild:
         """Start the child now, so that the first clip does not wait for its imports."""
         with self._lock:
             self._pool = self._pool or _new_pool()
-            self._pool.submit(_warm_up).result(timeout=self._timeout_s)
+            self._pool.submit(load_decoder).result(timeout=self._timeout_s)
 
     def sample_of(self, path: Path, config: PreprocessConfig) -> Sample:
         """`preprocess_file` in the child. ClipError also where the clip took too long or killed the child."""
-        with self._lock:
+        if not self._lock.acquire(timeout=self._timeout_s):
+            raise ServiceError("busy with other clips; try again in a minute")
+        try:
             pool = self._pool = self._pool or _new_pool()
             try:
                 return pool.submit(_decode, path, config).result(timeout=self._timeout_s)
@@ -45,6 +51,8 @@ class DecodeChild:
             except (BrokenProcessPool, MemoryError):
                 self._discard()
                 raise ClipError("the clip is damaged: it crashed the decoder; re-encode it") from None
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """End the child."""
@@ -64,13 +72,12 @@ def _new_pool() -> ProcessPoolExecutor:
 
 
 def _confine() -> None:
+    """In the child: bounds on memory, no core files, and an end with its parent, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _warm_up() -> None:
-    import av  # noqa: F401  # imported here so that the first clip finds it loaded
-    import decord  # noqa: F401
 
 
 def _decode(path: Path, config: PreprocessConfig) -> Sample:

@@ -1,40 +1,35 @@
-"""The HTTP contract as a FastAPI app over a predictor, without Ray: routes, limits, the page, security headers."""
+"""The HTTP contract as an ASGI app over a predictor, without Ray: routes, limits, the page, security headers."""
 
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import FastAPI, File, UploadFile
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from data_shards.errors import ClipError
+from data_shards.errors import ClipError, RaptError, ServiceError
 from serving.answer import Answer, ModelInfo, Problem
 from serving.decode_child import DecodeChild
+from serving.guards import BodyLimit, SecurityHeaders
 from serving.predictor import Predictor
 
 __all__ = ["MAX_UPLOAD_BYTES", "build_app"]
 
 MAX_UPLOAD_BYTES = 100 << 20
+MAX_UPLOAD_S = 60.0
+MAX_CLIPS_WAITING = 8
 _PAGE = Path(__file__).parent / "page"
 _ASSETS = {"page.js": "text/javascript", "page.css": "text/css"}
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; media-src blob:; img-src 'self' data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
 
 
-def build_app(predictor: Predictor, child: DecodeChild) -> FastAPI:
+def build_app(predictor: Predictor, child: DecodeChild) -> ASGIApp:
     """The app of one loaded model. Uploads are decoded in `child` and deleted before the answer is sent."""
     app = FastAPI(
         title="Rapt engagement scoring",
@@ -43,24 +38,31 @@ def build_app(predictor: Predictor, child: DecodeChild) -> FastAPI:
         docs_url=None,  # its page loads scripts from elsewhere; /openapi.json is served
         redoc_url=None,
     )
-    app.add_middleware(_BodyLimit, max_bytes=MAX_UPLOAD_BYTES)
+    _add_routes(app, predictor, child)
+    _add_error_answers(app)
+    return SecurityHeaders(BodyLimit(app, max_bytes=MAX_UPLOAD_BYTES, max_s=MAX_UPLOAD_S))
 
-    @app.middleware("http")
-    async def add_headers(request: Request, call_next: Callable[[Request], "Response"]) -> Response:
-        response: Response = await call_next(request)  # type: ignore[misc]  # starlette's call_next is a coroutine function
-        response.headers.update(_HEADERS)
-        return response
 
+def _add_routes(app: FastAPI, predictor: Predictor, child: DecodeChild) -> None:
+    waiting = 0
     problems: dict[int | str, dict[str, object]] = {
+        408: {"model": Problem, "description": "The upload took too long."},
         413: {"model": Problem, "description": "The upload is too large."},
         422: {"model": Problem, "description": "The clip cannot be used."},
+        503: {"model": Problem, "description": "Too many clips are waiting; Retry-After says when to ask again."},
     }
 
     @app.post("/v1/score", responses=problems)
     async def score(clip: Annotated[UploadFile, File(description="A video file")]) -> Answer:
         """Score one clip."""
-        content = await clip.read()
-        return await run_in_threadpool(_score, predictor, child, content)
+        nonlocal waiting
+        if waiting >= MAX_CLIPS_WAITING:
+            raise ServiceError(f"{waiting} clips are waiting already; try again in a few seconds")
+        waiting += 1
+        try:
+            return await run_in_threadpool(_score, predictor, child, await clip.read())
+        finally:
+            waiting -= 1
 
     @app.get("/v1/model")
     async def model() -> ModelInfo:
@@ -84,14 +86,37 @@ def build_app(predictor: Predictor, child: DecodeChild) -> FastAPI:
     @app.get("/page/{asset}", include_in_schema=False)
     async def page_asset(asset: str) -> Response:
         if asset not in _ASSETS:
-            return JSONResponse({"error": f"no page file '{asset}'"}, status_code=404)
+            return _problem(404, f"no page file '{asset}'")
         return FileResponse(_PAGE / asset, media_type=_ASSETS[asset])
 
-    @app.exception_handler(ClipError)
-    async def unusable(request: Request, error: ClipError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, status_code=422)
 
-    return app
+def _add_error_answers(app: FastAPI) -> None:
+    """Every error is a Problem: one plain sentence as JSON."""
+
+    @app.exception_handler(RaptError)
+    async def known(request: Request, error: RaptError) -> JSONResponse:
+        if isinstance(error, ClipError):
+            return _problem(422, str(error))
+        return _problem(503, str(error), retry_after_s=5) if isinstance(error, ServiceError) else _problem(500, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def unfit(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return _problem(422, f"{place}: {first['msg']}; send a video file as the form field 'clip'")
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        return _problem(error.status_code, str(error.detail))
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        return _problem(500, f"an error that was not foreseen ({type(error).__name__}); the clip was not scored")
+
+
+def _problem(status: int, sentence: str, *, retry_after_s: int | None = None) -> JSONResponse:
+    headers = {"Retry-After": str(retry_after_s)} if retry_after_s else None
+    return JSONResponse({"error": sentence}, status_code=status, headers=headers)
 
 
 def _score(predictor: Predictor, child: DecodeChild, content: bytes) -> Answer:
@@ -104,44 +129,3 @@ def _score(predictor: Predictor, child: DecodeChild, content: bytes) -> Answer:
         path.write_bytes(content)
         sample = child.sample_of(path, predictor.preprocess)
     return predictor.score_sample(sample, decode_ms=(time.perf_counter() - begun_s) * 1000)
-
-
-class _BodyLimit:
-    """Refuses a request body over max_bytes with 413, by its Content-Length at once and by count while it arrives."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app, self._max_bytes = app, max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > self._max_bytes:
-            await self._refuse(scope, receive, send)
-            return
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            # to the app it looks as if the client had left; what it then says is not sent
-            return message if received <= self._max_bytes else {"type": "http.disconnect"}
-
-        async def unless_refused(message: Message) -> None:
-            if received <= self._max_bytes:
-                await send(message)
-
-        try:
-            await self._app(scope, counted, unless_refused)
-        except ClientDisconnect:
-            if received <= self._max_bytes:
-                raise
-        if received > self._max_bytes:
-            await self._refuse(scope, receive, send)
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit = f"{self._max_bytes >> 20} MiB"
-        response = JSONResponse({"error": f"the upload is over {limit}; send a shorter clip"}, status_code=413)
-        await response(scope, receive, send)

@@ -9,10 +9,14 @@ from training.registry import RegisteredModel
 __all__ = ["check_port", "start_service", "stop_service"]
 
 _APP_NAME = "rapt"
+_REQUEST_S = 180.0
+_MAX_ONGOING = 200
 
 
 def check_port(host: str, port: int) -> None:
-    """ServiceError where the port is taken."""
+    """ServiceError where the address is none of this machine's, or the port is taken."""
+    if not host:
+        raise ServiceError("--host is empty, which would be every address of this machine; name one, e.g. 127.0.0.1")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -33,7 +37,7 @@ def start_service(registered: RegisteredModel, *, host: str, port: int) -> str:
     check_port(host, port)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet = {"log_level": "WARNING", "enable_access_log": False}
-    serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=quiet)
+    serve.start(http_options=HTTPOptions(host=host, port=port, request_timeout_s=_REQUEST_S), logging_config=quiet)
 
     def app() -> object:
         """Built in the replica: loads the model there."""
@@ -46,7 +50,13 @@ def start_service(registered: RegisteredModel, *, host: str, port: int) -> str:
         child.start()
         return build_app(Predictor(registered), child)
 
-    deployment = serve.deployment(name="engagement", num_replicas=1, logging_config=quiet)(serve.ingress(app)())
+    deployment = serve.deployment(
+        name="engagement",
+        num_replicas=1,
+        max_ongoing_requests=_MAX_ONGOING,  # the app itself bounds how many clips wait, and keeps answering /healthz
+        max_queued_requests=_MAX_ONGOING,
+        logging_config=quiet,
+    )(serve.ingress(app)())
     try:
         serve.run(deployment.bind(), name=_APP_NAME, route_prefix="/", logging_config=quiet)
     except RuntimeError as error:

@@ -28,6 +28,11 @@ class _SumOverWorkers(torch.autograd.Function):
         return total
 
 
+def _sum_over_workers(value: Tensor) -> Tensor:
+    total: Tensor = _SumOverWorkers.apply(value)  # type: ignore[no-untyped-call]
+    return total
+
+
 class GlobalBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d (Ioffe and Szegedy 2015) of x_NCHW with mean and variance over the workers' joined batch.
 
@@ -38,17 +43,16 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x_NCHW)
         workers = dist.get_world_size()
-        variance_C, mean_C = torch.var_mean(x_NCHW, dim=(0, 2, 3), correction=0)
-        sums: Tensor = _SumOverWorkers.apply(  # type: ignore[no-untyped-call]
-            torch.stack([mean_C, variance_C + mean_C**2])
-        )
-        mean_C, square_C = sums / workers
-        variance_C = (square_C - mean_C**2).clamp_min(0)
+        # statistics in float32 at least, and the variance about the joined mean: E[x^2] - E[x]^2 would cancel
+        wide_NCHW = x_NCHW if x_NCHW.dtype == torch.float64 else x_NCHW.float()
+        variance_C, own_mean_C = torch.var_mean(wide_NCHW, dim=(0, 2, 3), correction=0)
+        mean_C = _sum_over_workers(own_mean_C) / workers
+        variance_C = _sum_over_workers(variance_C + (own_mean_C - mean_C) ** 2) / workers
         self._update_running(mean_C, variance_C, workers * x_NCHW.numel() // x_NCHW.shape[1])
         scale_C = self.weight * torch.rsqrt(variance_C + self.eps)
         shift_C = self.bias - mean_C * scale_C
-        normalised: Tensor = x_NCHW * scale_C.view(1, -1, 1, 1) + shift_C.view(1, -1, 1, 1)
-        return normalised
+        normalised = wide_NCHW * scale_C.view(1, -1, 1, 1) + shift_C.view(1, -1, 1, 1)
+        return normalised.to(x_NCHW.dtype)
 
     @torch.no_grad()
     def _update_running(self, mean_C: Tensor, variance_C: Tensor, count: int) -> None:

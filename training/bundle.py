@@ -9,10 +9,11 @@ import json
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from data_shards.atomic import write_whole
+from data_shards.atomic import whole_file, write_whole
 from data_shards.errors import ModelError
 from data_shards.preprocess import PreprocessConfig
 from data_shards.schema import Stored, first_problem
@@ -21,7 +22,7 @@ from training.metrics import Evaluation
 from training.model_card import model_card
 from training.models import MODELS, EngagementModel
 
-__all__ = ["BUNDLE_VERSION", "BundleRecord", "load_bundle", "read_record", "save_bundle"]
+__all__ = ["BUNDLE_VERSION", "BundleRecord", "load_bundle", "load_weights_into", "read_record", "save_bundle", "save_weights"]
 
 BUNDLE_VERSION = 1
 
@@ -37,7 +38,7 @@ class BundleRecord(Stored):
     run: RunConfig
     label: str
     level_names: tuple[str, ...]
-    temperature: float
+    temperature: float = Field(gt=0)
     preprocess: PreprocessConfig
     dataset: str
     simulated: bool
@@ -51,13 +52,29 @@ class BundleRecord(Stored):
 
 def save_bundle(folder: Path, record: BundleRecord, model: EngagementModel) -> None:
     """Write the bundle; run.json last, so a folder with it is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    beside = folder / ".model.safetensors.partial"
-    save_file(weights, beside)
-    beside.replace(folder / "model.safetensors")
+    save_weights(folder / "model.safetensors", model)
     write_whole(folder / "README.md", model_card(record).encode())
     write_whole(folder / "run.json", json.dumps(record.model_dump(mode="json"), indent=2).encode() + b"\n")
+
+
+def save_weights(path: Path, model: EngagementModel) -> None:
+    """Write the model's weights as safetensors, whole or not at all. ModelError where the disk does not take them."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    try:
+        with whole_file(path) as beside:
+            save_file(weights, beside)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: the weights cannot be written ({str(error)[:120]}); make room, then resume the run") from None
+
+
+def load_weights_into(model: EngagementModel, path: Path) -> None:
+    """Load weights that `save_weights` wrote. ModelError where they are missing, damaged or do not fit."""
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"{path}: the weights cannot be read ({type(error).__name__}); copy them again, or train again"
+        ) from None
 
 
 def read_record(folder: Path) -> BundleRecord:
@@ -86,8 +103,5 @@ def load_bundle(folder: Path, device: torch.device | None = None) -> tuple[Bundl
     if "weights" in type(settings).model_fields:
         settings = settings.model_copy(update={"weights": "none"})
     model = MODELS[settings.name](settings, len(record.level_names))
-    try:
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-    except Exception as error:  # safetensors raises its own kinds for a damaged file
-        raise ModelError(f"{folder}: its weights cannot be read ({type(error).__name__}); copy the bundle again") from None
+    load_weights_into(model, folder / "model.safetensors")
     return record, model.to(device or torch.device("cpu")).eval()

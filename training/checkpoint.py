@@ -4,6 +4,7 @@ step-00000120/state.pt          model, optimiser, random state (read with weight
 step-00000120/checkpoint.json   step, position, data digest, the best epoch so far, state.pt's sha256
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -13,10 +14,10 @@ from typing import Any
 import torch
 
 from data_shards.atomic import fsync_folder, write_whole
-from data_shards.errors import ShardError
+from data_shards.errors import ModelError, ShardError
 from data_shards.schema import Stored
 
-__all__ = ["CheckpointRecord", "latest_checkpoint", "load_checkpoint", "prune_checkpoints", "save_checkpoint"]
+__all__ = ["CheckpointRecord", "all_records", "latest_checkpoint", "load_checkpoint", "prune_checkpoints", "save_checkpoint"]
 
 
 class CheckpointRecord(Stored):
@@ -47,6 +48,11 @@ def save_checkpoint(folder: Path, record: CheckpointRecord, state: dict[str, Any
         write_whole(beside / "checkpoint.json", whole.to_bytes())
         shutil.rmtree(final, ignore_errors=True)
         os.rename(beside, final)
+    except (OSError, RuntimeError) as error:  # torch.save tells a full disk as a RuntimeError
+        shutil.rmtree(beside, ignore_errors=True)
+        raise ModelError(
+            f"{final}: the checkpoint cannot be written ({str(error)[:120]}); make room, then resume the run"
+        ) from None
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
@@ -66,6 +72,15 @@ def latest_checkpoint(folder: Path) -> tuple[Path | None, CheckpointRecord | Non
             pass
         damaged.append(path.name)
     return None, None, tuple(damaged)
+
+
+def all_records(folder: Path) -> list[CheckpointRecord]:
+    """The records of the checkpoints that can be read."""
+    records = []
+    for path in sorted(folder.glob("step-*/checkpoint.json")):
+        with contextlib.suppress(OSError, ShardError):
+            records.append(CheckpointRecord.from_bytes(path.read_bytes(), origin=path))
+    return records
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

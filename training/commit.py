@@ -13,6 +13,8 @@ def current_commit() -> str:
         return given
     root = Path(__file__).parent.parent
     try:
+        if Path(_git(root, "rev-parse", "--show-toplevel")) != root.resolve():
+            return "unknown"  # installed inside somebody else's checkout
         commit = _git(root, "rev-parse", "HEAD")
         return f"{commit}-dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else commit
     except (OSError, subprocess.SubprocessError):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from data_shards.errors import ConfigError
+from data_shards.listing import SPLITS
 from data_shards.order import Sampler
 from data_shards.schema import Stored, first_problem
 from training.losses import LOSSES
@@ -27,6 +28,18 @@ class DataConfig(Stored):
     flip: bool = False
     brightness: float = Field(default=0.0, ge=0.0, le=0.9)
     num_threads: int = Field(default=2, ge=1, le=64)
+
+    @model_validator(mode="after")
+    def _keeps_splits_apart(self) -> "DataConfig":
+        held_out = [split for split in (self.validation_split, self.test_split) if split]
+        unknown = [split for split in (*self.train_splits, *held_out) if split not in SPLITS]
+        if unknown:
+            raise ValueError(f"no split '{unknown[0]}'; there are: {', '.join(SPLITS)}")
+        if set(held_out) & set(self.train_splits) or len(set(held_out)) < len(held_out) or not self.train_splits:
+            raise ValueError(
+                "train_splits, validation_split and test_split must not share a split: a figure would be of training data"
+            )
+        return self
 
 
 class OptimiserConfig(Stored):
@@ -52,20 +65,18 @@ class LoopConfig(Stored):
     """How long and in what portions. global_batch: clips an optimiser step, over all workers and accumulated microbatches.
 
     microbatch: clips a worker puts through the model at once, 0 for its whole share. checkpoint_every_steps 0: at
-    the end of each epoch only. precision "bf16" computes the forward pass in bfloat16;
-    "fp64" is for proofs that two ways of running are the same arithmetic. sync_batch_norm: batch
-    statistics over all workers, so that every number of workers gives the same losses.
+    the end of each epoch only. precision "bf16" computes the forward pass in bfloat16; "fp64" is for proofs that two
+    ways of running are the same arithmetic.
     """
 
-    epochs: int = Field(ge=1)
-    global_batch: int = Field(ge=1)
+    epochs: int = Field(ge=1, le=100_000)
+    global_batch: int = Field(ge=1, le=1_000_000)
     microbatch: int = Field(default=0, ge=0)
     eval_batch: int = Field(default=8, ge=1)
     checkpoint_every_steps: int = Field(default=0, ge=0)
     checkpoints_kept: int = Field(default=2, ge=1)
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     channels_last: bool = True
-    sync_batch_norm: bool = True
     compile: bool = False
 
     def microbatch_for(self, world_size: int) -> int:
@@ -98,7 +109,7 @@ class RunConfig(Stored):
     """A run as data, model, loss, optimiser and loop; stored as run.json in bundles and as params in MLflow."""
 
     recipe: str
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     data: DataConfig
     model: Annotated[SerializeAsAny[Settings], BeforeValidator(lambda value: _parse_named(value, MODELS, "model"))]
     loss: Annotated[SerializeAsAny[Settings], BeforeValidator(lambda value: _parse_named(value, LOSSES, "loss"))]
@@ -134,6 +145,8 @@ def _set(content: dict[str, Any], path: str, text: str, setting: str) -> None:
         raise ConfigError(f"--set {setting}: no setting '{path}'; there are here: {', '.join(sorted(known))}")
     if isinstance(place[last], dict):
         raise ConfigError(f"--set {setting}: '{path}' is a group; set one of: {', '.join(sorted(place[last]))}")
+    if path == "recipe":
+        raise ConfigError(f"--set {setting}: a recipe's name says where it comes from; name another recipe instead")
     if path in ("model.name", "loss.name") and text != place[last]:
         registry: dict[str, Any] = MODELS if parents[0] == "model" else LOSSES
         if text in registry:  # another model or loss brings its own settings, at their defaults
@@ -152,5 +165,5 @@ def _value(text: str) -> Any:
         return None
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or a number of more digits than any setting has
         return text

@@ -8,13 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from data_shards.errors import ModelError
 from data_shards.loader import ClipInputs
 from training.batch_norm import synchronise_batch_norm
 from training.config import OptimiserConfig, RunConfig
 from training.models import EngagementModel, ModelOutput
 from training.world import World
 
-__all__ = ["Engine", "TorchEngine", "lr_at"]
+__all__ = ["DIVERGED", "Engine", "TorchEngine", "lr_at"]
+
+DIVERGED = "the run has diverged: start a new one with a lower --set optimiser.lr=... or with --set optimiser.clip_norm=1"
 
 
 class Engine(Protocol):
@@ -28,7 +31,7 @@ class Engine(Protocol):
         """Add the gradient of `loss`, already divided by the step's microbatches; workers agree on the step's last one."""
 
     def step(self, lr: float) -> float:
-        """Clip, update, clear; returns the gradient's norm before clipping."""
+        """Clip, update, clear; returns the gradient's norm before clipping. ModelError where it is no number."""
 
     def state(self) -> dict[str, Any]: ...
 
@@ -42,7 +45,7 @@ class TorchEngine:
         self.model = model.to(device, torch.float64 if run.loop.precision == "fp64" else torch.float32)
         if run.loop.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
-        if world.size > 1 and run.loop.sync_batch_norm:
+        if world.size > 1:
             synchronise_batch_norm(self.model, device)
         self._device = device
         self._bf16 = run.loop.precision == "bf16"
@@ -53,7 +56,7 @@ class TorchEngine:
         if world.size > 1:
             ids = [device.index or 0] if device.type == "cuda" else None
             # synchronised statistics are equal on every worker already, so no buffer is sent before each forward
-            self._ddp = DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=not run.loop.sync_batch_norm)
+            self._ddp = DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
             wrapped = self._ddp
         self._forward = torch.compile(wrapped) if run.loop.compile else wrapped
 
@@ -68,12 +71,14 @@ class TorchEngine:
 
     def step(self, lr: float) -> float:
         limit = self._clip_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        if not math.isfinite(norm):
+            raise ModelError(f"the gradient's norm is {norm}; {DIVERGED}")
         for group in self._optimiser.param_groups:
             group["lr"] = lr
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
-        return float(norm)
+        return norm
 
     def state(self) -> dict[str, Any]:
         return {"model": self.model.state_dict(), "optimiser": self._optimiser.state_dict()}

@@ -1,6 +1,7 @@
 """The training loop: plain PyTorch over an Engine, alike in-process and under Ray Train. `train` reads as the story of a run."""
 
 import math
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,16 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from data_shards.errors import ConfigError, ModelError
 from data_shards.loader import Batch, training_batches
 from data_shards.manifest import read_manifest
 from data_shards.order import DrawStream
 from data_shards.reader import ShardSet
-from training.bundle import BUNDLE_VERSION, BundleRecord, read_record, save_bundle
+from training.bundle import BUNDLE_VERSION, BundleRecord, load_weights_into, read_record, save_bundle, save_weights
 from training.checkpoint import (
     CheckpointRecord,
+    all_records,
     latest_checkpoint,
     load_checkpoint,
     prune_checkpoints,
@@ -26,7 +27,7 @@ from training.checkpoint import (
 )
 from training.commit import current_commit
 from training.config import RunConfig
-from training.engine import Engine, TorchEngine, lr_at
+from training.engine import DIVERGED, Engine, TorchEngine, lr_at
 from training.evaluate import Predictions, evaluate, fit_temperature, predict
 from training.events import CheckpointSaved, EpochDone, Event, Listener, RunFinished, RunStarted, StepDone
 from training.losses import LOSSES, EngagementLoss
@@ -122,10 +123,13 @@ class _Setup:
         self.engine: Engine = TorchEngine(model, run, world=world, device=device)
         self.loss: EngagementLoss = LOSSES[run.loss.name](run.loss, counts_K.tolist()).to(device)
         self.checkpoints = run_folder / "checkpoints"
-        self.best_weights = run_folder / "best.safetensors"
 
     def resume(self) -> Progress:
         path, record, damaged = latest_checkpoint(self.checkpoints)
+        self.world.barrier()  # all have looked before the first worker cleans up
+        if self.world.is_first:
+            for name in damaged:  # else they would count as newest when old ones are pruned
+                shutil.rmtree(self.checkpoints / name)
         if path is None or record is None:
             return Progress(skipped=damaged)
         if record.data_digest != self.manifest.digest:
@@ -166,7 +170,7 @@ class _Setup:
         """One optimiser step over the global batch."""
         begun_s = time.perf_counter()
         waited_s = 0.0
-        total = torch.zeros((), device=self.device)
+        total = torch.zeros((), device=self.device, dtype=torch.float64)
         self.engine.model.train()
         for part in range(self.accumulation):
             wait_s = time.perf_counter()
@@ -185,14 +189,11 @@ class _Setup:
             loss = self.loss(output, batch.labels_B.to(self.device)) / self.accumulation
             self.engine.backward(loss, last_of_step=part == self.accumulation - 1)
             total += loss.detach()
-        lr = lr_at(self.run.optimiser, progress.step, self.total_steps)
-        grad_norm = self.engine.step(lr)
         mean_loss = float(self.world.mean(total))
         if not math.isfinite(mean_loss):
-            raise ModelError(
-                f"step {progress.step + 1}: the loss is {mean_loss}; lower optimiser.lr or set optimiser.clip_norm, "
-                "then resume from the last checkpoint"
-            )
+            raise ModelError(f"step {progress.step + 1}: the loss is {mean_loss}; {DIVERGED}")
+        lr = lr_at(self.run.optimiser, progress.step, self.total_steps)
+        grad_norm = self.engine.step(lr)
         progress.step += 1
         progress.position += self.run.loop.global_batch
         progress.loss_sum += mean_loss
@@ -224,7 +225,7 @@ class _Setup:
         if is_best:
             progress.best_epoch, progress.best_metric = epoch, metric
             if self.world.is_first:
-                self._save_best()
+                save_weights(self._best_weights(epoch), self.engine.model)
         train_loss = progress.loss_sum / max(1, progress.loss_count)
         progress.loss_sum, progress.loss_count = 0.0, 0
         return EpochDone(epoch=epoch, step=progress.step, train_loss=train_loss, validation=validation, is_best=is_best)
@@ -249,14 +250,15 @@ class _Setup:
             state: dict[str, Any] = {"engine": self.engine.state(), "torch_rng": torch.get_rng_state()}
             save_checkpoint(self.checkpoints, record, state)
             prune_checkpoints(self.checkpoints, kept=self.run.loop.checkpoints_kept)
+            for older in self.run_folder.glob("best-epoch-*.safetensors"):
+                if older != self._best_weights(progress.best_epoch) and not self._needed_by_a_checkpoint(older):
+                    older.unlink()
         self.world.barrier()
         return CheckpointSaved(step=progress.step, path=str(path))
 
     def finish(self, run_id: str, progress: Progress) -> RunFinished:
         """Load the best weights, calibrate on validation, read the test split once, write the bundle."""
-        if not self.best_weights.exists():
-            raise ModelError(f"{self.best_weights}: the best epoch's weights are gone; start a new run")
-        self.engine.model.load_state_dict(load_file(self.best_weights))
+        load_weights_into(self.engine.model, self._best_weights(progress.best_epoch))
         on_validation = self._predict(self.run.data.validation_split)
         on_test = self._predict(self.run.data.test_split)
         record = BundleRecord(
@@ -301,8 +303,9 @@ class _Setup:
             return None
         return evaluate(predictions, split=split, majority_level=self.majority_level)
 
-    def _save_best(self) -> None:
-        beside = self.best_weights.with_name(".best.safetensors.partial")
-        self.run_folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: t.detach().cpu().contiguous() for name, t in self.engine.model.state_dict().items()}, beside)
-        beside.replace(self.best_weights)
+    def _best_weights(self, epoch: int) -> Path:
+        """Named by epoch, so that a checkpoint and the best weights it speaks of stay together whenever a run is killed."""
+        return self.run_folder / f"best-epoch-{epoch:06d}.safetensors"
+
+    def _needed_by_a_checkpoint(self, weights: Path) -> bool:
+        return any(self._best_weights(record.best_epoch) == weights for record in all_records(self.checkpoints))

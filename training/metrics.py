@@ -3,7 +3,7 @@
 Letters: N samples, K levels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -102,21 +102,28 @@ def evaluate_predictions(
         [confusion_matrix(labels_N[person_N == p], levels_N[person_N == p], num_levels) for p in range(len(names))]
     )
     baseline = confusion_matrix(labels_N, np.full_like(labels_N, majority_level), num_levels)
+    accuracy, balanced_accuracy = _bootstrap(per_person, seed)
     return Evaluation(
         split=split,
         num_samples=len(labels_N),
         metrics=metrics_of(confusion),
         majority_baseline=metrics_of(baseline),
-        accuracy_interval=_bootstrap(per_person, lambda c: metrics_of(c).accuracy, seed),
-        balanced_accuracy_interval=_bootstrap(per_person, lambda c: metrics_of(c).balanced_accuracy, seed),
+        accuracy_interval=accuracy,
+        balanced_accuracy_interval=balanced_accuracy,
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
     )
 
 
-def _bootstrap(per_person: Counts, figure: Callable[[Counts], float], seed: int) -> Interval:
-    """Percentile interval of `figure` over resampled people; per_person holds a confusion matrix a person."""
+def _bootstrap(per_person_PKK: Counts, seed: int) -> tuple[Interval, Interval]:
+    """Percentile intervals of accuracy and balanced accuracy over R resamplings of P people."""
     rng = np.random.default_rng(seed)
-    num_people = len(per_person)
-    figures = [figure(per_person[rng.integers(num_people, size=num_people)].sum(0)) for _ in range(_RESAMPLES)]
-    low, high = np.percentile(figures, [2.5, 97.5])
-    return Interval(low=float(low), high=float(high), num_subjects=num_people)
+    num_people = len(per_person_PKK)
+    times_drawn_RP = rng.multinomial(num_people, np.full(num_people, 1 / num_people), size=_RESAMPLES)
+    confusion_RKK = np.einsum("rp,pij->rij", times_drawn_RP, per_person_PKK).astype(np.float64)
+    hit_RK = np.diagonal(confusion_RKK, axis1=1, axis2=2)
+    true_RK = confusion_RKK.sum(axis=2)
+    recall_RK = np.divide(hit_RK, true_RK, out=np.full_like(true_RK, np.nan), where=true_RK > 0)
+    figures = (hit_RK.sum(axis=1) / true_RK.sum(axis=1), np.nanmean(recall_RK, axis=1))
+    bounds = [np.percentile(figure_R, [2.5, 97.5]) for figure_R in figures]
+    accuracy, balanced = (Interval(low=float(low), high=float(high), num_subjects=num_people) for low, high in bounds)
+    return accuracy, balanced

@@ -4,13 +4,17 @@ Params are the resolved RunConfig, tags the lineage (data digest, commit, recipe
 the confusion matrix as a picture and the bundle.
 """
 
+import contextlib
+import os
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data_shards.errors import ModelError
 from training.config import RunConfig
-from training.events import EpochDone, Event, RunFinished, StepDone
+from training.events import CheckpointSaved, EpochDone, Event, RunFinished, StepDone
 from training.metrics import Evaluation
 
 __all__ = ["MlflowTracker", "mlflow_client"]
@@ -21,17 +25,34 @@ _LONGEST_PARAM = 500
 
 
 def mlflow_client(uri: str) -> Any:
-    """An MlflowClient on a tracking server or an embedded sqlite database, whose folder is made."""
+    """An MlflowClient on a tracking server or an embedded sqlite database. ModelError where it does not answer."""
     import logging
 
     # the embedded database announces each of its migrations; mlflow sets alembic's level while it migrates
     logging.getLogger("alembic").setLevel(logging.ERROR)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    from mlflow import MlflowClient
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a service for personal data sends nothing home
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    try:
+        if uri.startswith("sqlite:///"):
+            _check_sqlite(Path(uri.removeprefix("sqlite:///")))
+        from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+    except Exception as error:  # mlflow, sqlalchemy, requests and drivers raise errors of many kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise ModelError(f"MLflow at {uri}: does not answer ({reason}); check MLFLOW_TRACKING_URI") from None
+    return client
+
+
+def _check_sqlite(path: Path) -> None:
+    """Open the database file as such, so that a damaged one is told at once and not after mlflow's retries."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True)) as database:
+            database.execute("pragma schema_version")
 
 
 class MlflowTracker:
@@ -55,6 +76,8 @@ class MlflowTracker:
             self._metrics({"train_loss": event.train_loss}, step=event.step)
             if event.validation:
                 self._evaluation(event.validation, step=event.step)
+        elif isinstance(event, CheckpointSaved):
+            self._send_steps()  # what a checkpoint holds, a kill does not take from the record
         elif isinstance(event, RunFinished):
             self._send_steps()
             if event.test:

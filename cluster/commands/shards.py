@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ def shards() -> None:
 @click.option("--clips-per-shard", default=32, type=click.IntRange(1, 100_000))
 @click.option("--workers", default=os.cpu_count() or 1, type=click.IntRange(1, 512), help="Decoding processes.")
 @click.option("--strict", is_flag=True, help="Stop at the first clip that cannot be used.")
-@click.option("--seed", type=int, help="simulated: another seed makes other people. [default: 0]")
+@click.option("--seed", type=click.IntRange(0, 2**32), help="simulated: another seed makes other people. [default: 0]")
 @click.option("--balance", type=click.Choice(["uniform", "daisee"]), help="simulated: class shares. [default: uniform]")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def build(
@@ -80,6 +81,7 @@ def build(
     except ValidationError as error:
         raise ConfigError(f"rapt shards build: {first_problem(error)}") from None
     listing = listing_of(dataset, source, seed=seed, balance=balance, workers=workers)
+    _warn_of_shared_people(listing)
     with clip_progress("build shards") as progress:
         build_shards(
             listing,
@@ -91,6 +93,18 @@ def build(
             progress=progress,
         )
     _print_info(out, as_json)
+
+
+def _warn_of_shared_people(listing: "Listing") -> None:
+    """Say on standard error when a person is in two splits: figures would then be of people the model has seen."""
+    splits_of: dict[str, set[str]] = {}
+    for clip in listing.clips:
+        splits_of.setdefault(clip.subject, set()).add(clip.split)
+    shared = sorted(subject for subject, splits in splits_of.items() if len(splits) > 1)
+    if shared:
+        click.echo(
+            f"warning: {len(shared)} people are in more than one split, e.g. {shared[0]}: figures will be too good", err=True
+        )
 
 
 def listing_of(dataset: str, source: str, *, seed: int | None, balance: str | None, workers: int) -> "Listing":
@@ -111,8 +125,11 @@ def listing_of(dataset: str, source: str, *, seed: int | None, balance: str | No
         return DATASETS[dataset](Path(source))
     from data_shards.simulation import SimulationSettings, generate
 
-    if not source.isdecimal() or int(source) < 1:
-        raise ConfigError(f"simulated takes a number of clips as SOURCE, not '{source}'; e.g. rapt shards build simulated 64 OUT")
+    if not re.fullmatch(r"[1-9]\d{0,5}", source, flags=re.ASCII):
+        raise ConfigError(
+            f"simulated takes a number of clips up to 999999 as SOURCE, not '{source[:40]}'; "
+            "e.g. rapt shards build simulated 64 OUT"
+        )
     settings = SimulationSettings(num_clips=int(source), seed=seed or 0, balance="daisee" if balance == "daisee" else "uniform")
     folder = home() / "simulated" / f"{settings.balance}-{settings.num_clips}-seed{settings.seed}"
     with clip_progress("make clips") as progress:
@@ -191,4 +208,4 @@ def _print_info(folder: Path, as_json: bool) -> None:
             f"[yellow]{manifest.num_rejected} clips left out, each with its reason in {folder / 'rejects.jsonl'}[/yellow]"
         )
     if manifest.simulated:
-        console.print(f"[yellow]{manifest.notice}[/yellow]")
+        console.print(manifest.notice, style="yellow")

@@ -12,8 +12,8 @@ __all__ = ["evaluate", "promote", "train"]
 @click.argument("recipe", required=False)
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of shards. [required unless --resume]")
 @click.option("--local", is_flag=True, help="Train in this process, without Ray.")
-@click.option("--workers", default=1, type=click.IntRange(1, 4096), help="Ray Train workers; they share the global batch.")
-@click.option("--gpus-per-worker", default=0.0, type=click.FloatRange(0, 8), help="GPUs each worker gets.")
+@click.option("--workers", type=click.IntRange(1, 4096), help="Ray Train workers; they share the global batch. [default: 1]")
+@click.option("--gpus-per-worker", type=click.FloatRange(0, 8), help="GPUs each worker gets. [default: 0]")
 @click.option("--address", help="Ray cluster to train on; one is started on this machine otherwise.")
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Change a setting of the recipe; may be repeated.")
 @click.option("--resume", metavar="RUN", help="Go on with an earlier run from its last whole checkpoint.")
@@ -23,8 +23,8 @@ def train(
     recipe: str | None,
     data: Path | None,
     local: bool,
-    workers: int,
-    gpus_per_worker: float,
+    workers: int | None,
+    gpus_per_worker: float | None,
     address: str | None,
     settings: tuple[str, ...],
     resume: str | None,
@@ -59,7 +59,7 @@ def train(
     if resume:
         if settings or recipe:
             raise ConfigError("--resume goes on with a run as it was started; leave RECIPE and --set out, or start a new run")
-        job = load_job(run_folder(resume), data=data, mlflow_uri=mlflow_uri())
+        job = load_job(run_folder(resume), data=data and data.absolute(), mlflow_uri=mlflow_uri())
     else:
         if recipe is None:
             raise ConfigError("no recipe named; e.g. rapt train demo --data demo-shards --local")
@@ -71,9 +71,12 @@ def train(
             raise ConfigError("no data named; give the folder of shards with --data, e.g. --data demo-shards")
         run_id = new_run_id(recipe)
         job = TrainingJob(run=run, data=data.absolute(), run_id=run_id, run_folder=run_folder(run_id), mlflow_uri=mlflow_uri())
-    if local and (workers > 1 or address):
-        raise ConfigError("--local trains in this one process; leave it out to use --workers or --address")
-    job = replace(job, workers=workers, gpus_per_worker=gpus_per_worker)
+    if local and (workers or gpus_per_worker or address):
+        raise ConfigError("--local trains in this one process; leave it out to use --workers, --gpus-per-worker or --address")
+    if workers is not None:
+        job = replace(job, workers=workers)
+    if gpus_per_worker is not None:
+        job = replace(job, gpus_per_worker=gpus_per_worker)
     with TrainingDisplay() as display:
         result = run_local(job, display) if local else run_on_ray(job, display, address=address)
     assert result is not None
@@ -85,7 +88,7 @@ def train(
     if record.test:
         title = f"{'simulated ' if record.simulated else ''}test split, model of epoch {record.best_epoch}"
         console.print(evaluation_table(record.test, title=title))
-    console.print(f"bundle {shown(result.bundle)}", soft_wrap=True)
+    console.print(f"bundle {shown(result.bundle)}")
     console.print(
         f"registered as engagement version {result.version}; `rapt promote {job.run_id}` makes it the champion if it is better"
     )

@@ -2,11 +2,15 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
+import psutil
 import pytest
 
 from cluster.command_line import rapt
@@ -189,6 +193,48 @@ def test_a_mistake_is_one_sentence(mistake: str, tmp_path: Path, simulated_shard
     assert len(errors) == 1
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [("train: 5", "'train' must hold"), ("foo: {bar: 1}", "no command 'foo'"), ("serve: {port: [1, 2]}", "'serve' must hold")],
+)
+def test_a_settings_file_of_the_wrong_shape_is_one_sentence(tmp_path: Path, content: str, sentence: str) -> None:
+    (tmp_path / "rapt.yaml").write_text(content)
+    result = rapt_run("shards", "info", tmp_path, cwd=tmp_path)
+    assert result.returncode == 1
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_person_in_two_splits_is_warned_of(simulated_folder: Path, tmp_path: Path) -> None:
+    clips = sorted((simulated_folder / "clips").iterdir())[:2]
+    for clip in clips:
+        shutil.copy(clip, tmp_path)
+    rows = [f"{clips[0].name},1,ann,train", f"{clips[1].name},1,ann,test"]
+    (tmp_path / "labels.csv").write_text("\n".join(["clip,label,subject,split", *rows]) + "\n")
+    built = rapt_run("shards", "build", "folder", tmp_path, tmp_path.parent / "out", "--frames", "2", "--size", "32")
+    assert "1 people are in more than one split, e.g. ann" in built.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_a_build_and_leaves_no_process(simulated_folder: Path, tmp_path: Path, number: signal.Signals) -> None:
+    out = tmp_path / "out"
+    options = ["--clips-per-shard", "1", "--workers", "2", "--size", "224", "--frames", "200"]
+    command = [sys.executable, "-m", "cluster", "shards", "build", "folder", str(simulated_folder), str(out), *options]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        deadline_s = time.monotonic() + 60
+        while not list(out.glob("*.tar")):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Error: stopped" in errors
+    assert "Traceback" not in errors
+    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert not (out / "manifest.json").exists()
 
 
 def test_settings_come_from_flags_then_environment_then_file(simulated_folder: Path, tmp_path: Path) -> None:

@@ -43,6 +43,11 @@ def test_folder_reads_what_spreadsheets_write(tmp_path: Path, encoding: str) -> 
     [
         ("clip,label,split\na.mp4,0,train\n", r"no column named 'subject' \(it has: clip, label, split\)"),
         ("", "no column named 'clip'"),
+        ("clip,label,label,subject,split\na.mp4,0,3,p1,train\n", "two columns are named 'label'"),
+        ("clip,label,subject,split\na.mp4,\u0662,p1,train\n", "outside its range"),
+        ("clip,label,subject,split\na.mp4," + "1" * 5000 + ",p1,train\n", "outside its range"),
+        ("clip,label,subject,split\n" + "a" * 140_000 + ",1,p1,train\n", "not readable as CSV"),
+        ('clip,label,subject,split\n"a.mp4,1,p1,train\n', "not readable as CSV"),
         ("clip,label,subject,split\na.mp4,4,p1,train\n", r"line 2: label is '4', outside its range 0 to 3"),
         ("clip,label,subject,split\na.mp4,-1,p1,train\n", "outside its range"),
         ("clip,label,subject,split\na.mp4,high,p1,train\n", "outside its range"),
@@ -55,6 +60,20 @@ def test_folder_reads_what_spreadsheets_write(tmp_path: Path, encoding: str) -> 
 def test_a_wrong_label_file_stops_with_its_place(tmp_path: Path, content: str | bytes, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         folder.list_clips(make_folder(tmp_path, content))
+
+
+def test_odd_rows_are_rejects_and_the_rest_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
+    rows = [f"{name},1,p1,train" for name in ("loop.mp4", "x" * 300 + ".mp4", "nul\x00.mp4", '"a\nb.mp4"')]
+    listing = folder.list_clips(make_folder(tmp_path, GOOD + "\n".join(rows) + "\n"))
+    assert [clip.clip_id for clip in listing.clips] == ["a.mp4", "b.mp4"]
+    assert len(listing.rejects) == 4
+
+
+def test_one_file_under_two_spellings_is_one_clip(tmp_path: Path) -> None:
+    listing = folder.list_clips(make_folder(tmp_path, GOOD + "./a.mp4,0,p1,test\n"))
+    assert [clip.clip_id for clip in listing.clips] == ["a.mp4", "b.mp4"]
+    assert "a second time" in listing.rejects[0].reason
 
 
 def test_a_clip_outside_the_folder_is_not_opened(tmp_path: Path) -> None:

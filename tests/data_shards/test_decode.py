@@ -114,6 +114,13 @@ def test_what_is_no_video_gets_a_reason(tmp_path: Path, content: bytes, reason: 
         decode_clip(path, num_frames=4, frame_size=same_size)
 
 
+def test_a_codec_nobody_knows_is_refused(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", [0.0, 0.1, 0.2])
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(ClipError, match=r"codec|damaged"):
+        decode_clip(path, num_frames=4, frame_size=same_size)
+
+
 def test_sound_alone_is_refused(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", [], with_audio_only=True)
     with pytest.raises(ClipError, match="no video stream"):

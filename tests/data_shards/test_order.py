@@ -20,7 +20,7 @@ def test_permutation_is_one(num_items: int, seed: int) -> None:
 def test_the_hash_never_changes() -> None:
     # part of the contract: an order once trained on can be drawn again by any later version
     assert [int(word) for word in mix64(0, np.arange(2, dtype=np.int64))] == [16294208416658607535, 7960286522194355700]
-    assert permutation(8, seed_of(7, 1, 0)).tolist() == permutation(8, seed_of(7, 1, 0)).tolist()
+    assert permutation(8, seed_of(7, 1, 0)).tolist() == [6, 4, 5, 7, 2, 3, 0, 1]
 
 
 @given(label_lists, st.integers(0, 1000), st.integers(1, 7))

@@ -1,5 +1,6 @@
 """Shards: readable by other readers, the same bytes every time, whole after any kill, honest about what was left out."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -122,17 +123,21 @@ def test_a_changed_label_makes_its_shard_again(simulated_folder: Path, tmp_path:
     assert build(source, out).digest != before.digest
 
 
-@pytest.mark.parametrize("after_s", [1.5, 2.0, 2.5, 3.5])
-def test_a_killed_build_ends_with_the_same_bytes(simulated_folder: Path, tmp_path: Path, after_s: float) -> None:
+@pytest.mark.parametrize("num_finished", [0, 1, 4, 9])
+def test_a_killed_build_ends_with_the_same_bytes(simulated_folder: Path, tmp_path: Path, num_finished: int) -> None:
     source = small_dataset(simulated_folder, tmp_path / "clips", num_clips=32)
     build(source, tmp_path / "whole", clips_per_shard=2)
     out = tmp_path / "killed"
     options = ["--frames", "6", "--size", "32", "--clips-per-shard", "2", "--workers", "1"]
     command = [sys.executable, "-m", "cluster", "shards", "build", "folder", str(source), str(out), *options]
     child = subprocess.Popen(command, start_new_session=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(after_s)
+    deadline_s = time.monotonic() + 60
+    while len(list(out.glob("*.index.json"))) < num_finished or not list(out.glob(".*.in-work")):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
+    assert not (out / "manifest.json").exists(), "the build was over before it could be killed"
     build(source, out, clips_per_shard=2)
     assert folder_bytes(out) == folder_bytes(tmp_path / "whole")
 
@@ -158,33 +163,47 @@ def test_bad_clips_are_named_and_lose_nothing_else(simulated_folder: Path, tmp_p
         build(source, tmp_path / "strict", strict=True)
 
 
-def test_a_clip_that_kills_the_decoder_is_left_out(simulated_folder: Path, tmp_path: Path) -> None:
+class kill_whoever_opens:  # a context manager
+    """While the block runs, kill each process that opens `clip_id`, as a decoder's crash on it would."""
+
+    def __init__(self, clip_id: str, out: Path) -> None:
+        self.pids: list[int | None] = []
+        self._clip_id, self._out, self._done = clip_id, out, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.002):
+            for note in self._out.glob(".*.in-work"):
+                with contextlib.suppress(FileNotFoundError):
+                    children = multiprocessing.active_children()
+                    if note.read_text() == self._clip_id and children:
+                        self.pids.append(children[0].pid)
+                        for child in children:  # a pool breaks as a whole
+                            child.kill()
+                            child.join()
+
+
+@pytest.mark.parametrize(("num_workers", "clips_per_shard"), [(1, 32), (2, 2)])
+def test_a_clip_that_kills_the_decoder_is_left_out_and_no_other(
+    simulated_folder: Path, tmp_path: Path, num_workers: int, clips_per_shard: int
+) -> None:
     # no clip at hand crashes decord, so the decoding process is killed from outside each time it opens this one
     source, out = small_dataset(simulated_folder, tmp_path / "clips", num_clips=4), tmp_path / "out"
     write_video(source / "clips" / "slow.mp4", [i / 30 for i in range(40)], size=(1920, 1080))
     rows = (source / "labels.csv").read_text().splitlines()
     (source / "labels.csv").write_text("\n".join([rows[0], "clips/slow.mp4,1,p9,train,simulated", *rows[1:]]) + "\n")
-    finished = threading.Event()
-    kills = []
-
-    def kill_whoever_opens_it() -> None:
-        while not finished.wait(0.002):
-            notes = list(out.glob(".*.in-work"))
-            children = multiprocessing.active_children()
-            if notes and children and notes[0].exists() and notes[0].read_text() == "clips/slow.mp4":
-                kills.append(children[0].pid)
-                children[0].kill()
-                children[0].join()
-
-    killer = threading.Thread(target=kill_whoever_opens_it)
-    killer.start()
-    try:
-        manifest = build(source, out, num_workers=1)
-    finally:
-        finished.set()
-        killer.join()
+    kills = kill_whoever_opens("clips/slow.mp4", out)
+    with kills:
+        manifest = build(source, out, num_workers=num_workers, clips_per_shard=clips_per_shard)
     reject = json.loads((out / "rejects.jsonl").read_text())
-    assert len(kills) == 2  # once could be an accident, twice is the clip
+    assert len(kills.pids) == 2  # in the pool, where it could have been another, and alone
     assert reject["reason"] == "slow.mp4: crashed the decoder; re-encode it"
     assert sum(split.num_samples for split in manifest.splits.values()) == 4
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
@@ -197,6 +216,51 @@ def test_other_peoples_files_are_left_alone(simulated_folder: Path, tmp_path: Pa
     with pytest.raises(ConfigError, match=r"thesis\.docx"):
         build(source, out)
     assert [path.name for path in out.iterdir()] == ["thesis.docx"]
+
+
+@pytest.mark.parametrize("name", ["photos.tar", "notes.index.json", "train-1.tar", "my-train-000000.tar"])
+def test_other_peoples_tars_are_left_alone_too(simulated_folder: Path, tmp_path: Path, name: str) -> None:
+    source, out = small_dataset(simulated_folder, tmp_path / "clips", num_clips=2), tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("precious")
+    with pytest.raises(ConfigError, match="holds files that are not shards"):
+        build(source, out)
+    assert (out / name).read_text() == "precious"
+
+
+def test_somebody_elses_manifest_is_not_overwritten(simulated_folder: Path, tmp_path: Path) -> None:
+    source, out = small_dataset(simulated_folder, tmp_path / "clips", num_clips=2), tmp_path / "out"
+    out.mkdir()
+    (out / "manifest.json").write_text('{"name": "a web app"}')
+    with pytest.raises(ShardError, match="not a readable Manifest"):
+        build(source, out)
+
+
+def test_strict_stops_at_once(simulated_folder: Path, tmp_path: Path) -> None:
+    source, out = small_dataset(simulated_folder, tmp_path / "clips", num_clips=24), tmp_path / "out"
+    rows = (source / "labels.csv").read_text().splitlines()
+    (source / rows[1].split(",")[0]).write_bytes(b"\x00\x00\x00\x20ftypisom" + b"\x00" * 99)
+    with pytest.raises(DataError, match="stopped by --strict"):
+        build(source, out, strict=True, clips_per_shard=1, num_workers=1)
+    assert len(list(out.glob("*.tar"))) < 6
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda m: m["shards"][0]["labels"].update(engagement=[9] * 16), "level of 'engagement' that has no name"),
+        (lambda m: m["shards"][0]["labels"].update(engagement=[1]), "not one level a sample"),
+        (lambda m: m["shards"][0].update(name="../../../etc/passwd"), "no name of a shard"),
+        (lambda m: m.update(label_names={}), "no label is named"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_itself_is_refused(simulated_shards: Shards, tmp_path: Path, change, reason: str) -> None:  # type: ignore[no-untyped-def]
+    content = json.loads((simulated_shards[0] / "manifest.json").read_text())
+    change(content)
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(ShardError, match=reason):
+        read_manifest(tmp_path)
 
 
 def test_no_usable_clip_at_all_is_an_error_and_no_manifest(tmp_path: Path) -> None:

@@ -5,13 +5,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from data_shards.errors import ClipError
 from data_shards.preprocess import PreprocessConfig
 from serving import http_api
 from serving.decode_child import DecodeChild
+from serving.guards import BodyLimit
 from serving.http_api import build_app
 from serving.predictor import Predictor
 from training.registry import RegisteredModel
@@ -94,8 +97,9 @@ def test_the_shared_damaged_clip_gets_a_reason(client: TestClient, real_data: Pa
 
 
 def test_a_missing_form_field_is_refused(client: TestClient) -> None:
-    assert client.post("/v1/score", files={"other": b"x"}).status_code == 422
-    assert client.post("/v1/score").status_code == 422
+    for answer in (client.post("/v1/score", files={"other": b"x"}), client.post("/v1/score")):
+        assert answer.status_code == 422
+        assert "form field 'clip'" in answer.json()["error"]
 
 
 def test_too_much_is_refused_by_its_declared_and_by_its_real_length(
@@ -118,6 +122,59 @@ def test_too_much_is_refused_by_its_declared_and_by_its_real_length(
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/b.mp4", "x" * 3000, "\u202egp4.exe", "nul\x00l.mp4"])
 def test_an_uploads_name_means_nothing(client: TestClient, clip: Path, name: str) -> None:
     assert post(client, clip.read_bytes(), name=name).status_code == 200
+
+
+def test_errors_are_problems_with_the_security_headers(client: TestClient) -> None:
+    answers = [client.get("/nothing"), client.get("/v1/score"), post(client, b"junk"), client.get("/page/x.js")]
+    assert [answer.status_code for answer in answers] == [404, 405, 422, 404]
+    for answer in answers:
+        assert list(answer.json()) == ["error"]
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_an_error_nobody_foresaw_is_a_problem_too(predictor: Predictor, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_api, "_score", lambda *_: 1 / 0)
+    with TestClient(build_app(predictor, DecodeChild()), raise_server_exceptions=False) as client:
+        answer = post(client, clip.read_bytes())
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "an error that was not foreseen (ZeroDivisionError); the clip was not scored"}
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_too_many_waiting_clips_are_refused_at_once(predictor: Predictor, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_api, "MAX_CLIPS_WAITING", 0)
+    with TestClient(build_app(predictor, DecodeChild())) as full:
+        answer = post(full, clip.read_bytes())
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "5"
+        assert full.get("/healthz").status_code == 200
+
+
+def test_a_client_that_sends_slowly_is_given_up(predictor: Predictor) -> None:
+    guarded = BodyLimit(build_app(predictor, DecodeChild()), max_bytes=1 << 20, max_s=0.2)
+    sent: list[Message] = []
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/score",
+        "query_string": b"",
+        "headers": [(b"content-type", b"multipart/form-data; boundary=x"), (b"content-length", b"5000")],
+    }
+
+    async def receive() -> Message:
+        if not sent and not getattr(receive, "begun", False):
+            receive.begun = True  # type: ignore[attr-defined]
+            return {"type": "http.request", "body": b"--x", "more_body": True}
+        await anyio.sleep(30)
+        raise AssertionError("nobody waits so long")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    anyio.run(guarded, scope, receive, send)
+    assert sent[0]["status"] == 408
+    assert b"took more than" in sent[1]["body"]
 
 
 def test_nothing_uploaded_is_left_on_disk(client: TestClient, clip: Path) -> None:

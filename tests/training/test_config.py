@@ -54,6 +54,15 @@ def test_another_model_brings_its_own_settings() -> None:
         ("loss.name=hinge", "no loss named 'hinge'"),
         ("data.sampler=random", "data.sampler: Input should be"),
         ("optimiser.momentum=0.5", "AdamW has none"),
+        ("data.train_splits=train,test", "must not share a split"),
+        ("data.test_split=validation", "must not share a split"),
+        ("data.test_split=tset", "no split 'tset'"),
+        ("model.widths=[]", "model.widths"),
+        ("model.widths=[0,4]", r"model.widths.0: Input should be greater"),
+        ("optimiser.lr=Infinity", "optimiser.lr: Input should be a finite number"),
+        ("seed=-1", "seed: Input should be greater"),
+        ("recipe=other", "name another recipe"),
+        ("loop.epochs=" + "9" * 5000, "loop.epochs"),
     ],
 )
 def test_what_cannot_be_set_is_one_sentence(setting: str, sentence: str) -> None:

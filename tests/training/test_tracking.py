@@ -1,5 +1,6 @@
 """MLflow, really: the embedded sqlite database, its runs, artifacts and registry."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +66,28 @@ def test_a_stopped_and_resumed_job_is_one_mlflow_run(tiny_run: RunConfig, simula
     assert [run.info.status for run in client.search_runs([experiment])] == ["FINISHED"]
     steps = [metric.step for metric in client.get_metric_history(result.mlflow_run_id, "loss")]
     assert steps == [1, 2, 3, 4, 5]
+
+
+def test_resuming_with_other_data_leaves_the_run_as_it_was(
+    tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    assert run_job(tiny_run, simulated_shards, "mine", stop_after_step=2) is None
+    before = (run_folder("mine") / "run.json").read_bytes()
+    other = tmp_path / "other"
+    shutil.copytree(simulated_shards[0], other)
+    text = (other / "manifest.json").read_text()
+    (other / "manifest.json").write_text(text.replace('"dataset":"simulated"', '"dataset":"folder"'))
+    with pytest.raises(ConfigError, match="was started on data"):
+        run_job(tiny_run, (other, simulated_shards[1]), "mine")
+    assert (run_folder("mine") / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "bogus://x", "sqlite:///{tmp}/corrupt.db", "sqlite:///{tmp}"])
+def test_a_tracking_store_that_does_not_answer_is_one_sentence(tmp_path: Path, uri: str) -> None:
+    (tmp_path / "corrupt.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(ModelError, match=r"does not answer .* check MLFLOW_TRACKING_URI") as caught:
+        mlflow_client(uri.format(tmp=tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 def test_aliases_move_only_past_the_gate(tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest]) -> None:

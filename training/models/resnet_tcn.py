@@ -3,7 +3,7 @@
 Letters: B clips, T frames, C = 3 RGB channels, H height, W width, F features a frame, K levels, E hidden units.
 """
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -21,8 +21,8 @@ __all__ = ["FrameResNet", "ResNetTcn"]
 class FrameResNet(Settings):
     """The frame encoder: ResNet-18 by default. weights: "none", a file, or hf://timm/resnet18.tv_in1k for ImageNet's."""
 
-    widths: tuple[int, ...] = (64, 128, 256, 512)
-    blocks: int = Field(default=2, ge=1)
+    widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(default=(64, 128, 256, 512), min_length=1, max_length=6)
+    blocks: int = Field(default=2, ge=1, le=16)
     weights: str = "none"
 
     def build(self) -> ResNet:
@@ -37,8 +37,8 @@ class ResNetTcnSettings(FrameResNet):
 
     name: Literal["resnet_tcn"] = "resnet_tcn"
     levels: int = Field(default=8, ge=1, le=12)
-    hidden: int = Field(default=128, ge=1)
-    kernel: int = Field(default=7, ge=1)
+    hidden: int = Field(default=128, ge=1, le=8192)
+    kernel: int = Field(default=7, ge=1, le=255)
     dropout: float = Field(default=0.25, ge=0, lt=1)
 
 

@@ -19,7 +19,7 @@ class CausalConv(nn.Module):
         super().__init__()
         self.left = (kernel - 1) * dilation
         conv = nn.Conv1d(in_channels, channels, kernel, dilation=dilation)
-        nn.init.normal_(conv.weight, 0.0, 0.01)  # the authors' initialisation
+        nn.init.normal_(conv.weight, 0.0, 0.01)  # as the authors' published code sets it before normalising
         self.conv = weight_norm(conv)
 
     def forward(self, x_BCL: Tensor) -> Tensor:
