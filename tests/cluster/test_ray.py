@@ -3,6 +3,7 @@
 One Ray instance is started for the whole file and listens on loopback alone.
 """
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -50,12 +51,13 @@ def job(run: RunConfig, shards: tuple[Path, Manifest], run_id: str, workers: int
 
 def listening_beyond_loopback() -> set[tuple[str, str, int]]:
     """(process, address, port) of everything that this process and its children listen on, but loopback."""
-    return {
-        (process.name(), connection.laddr.ip, connection.laddr.port)
-        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
-        for connection in process.net_connections(kind="tcp")
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.ip not in LOOPBACK
-    }
+    found = set()
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):  # one that ends while it is looked at
+            for connection in process.net_connections(kind="tcp"):
+                if connection.status == psutil.CONN_LISTEN and connection.laddr.ip not in LOOPBACK:
+                    found.add((process.name(), connection.laddr.ip, connection.laddr.port))
+    return found
 
 
 def losses(events: list[Event]) -> list[float]:
