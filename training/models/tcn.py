@@ -18,9 +18,9 @@ class CausalConv(nn.Module):
     def __init__(self, in_channels: int, channels: int, kernel: int, dilation: int) -> None:
         super().__init__()
         self.left = (kernel - 1) * dilation
-        conv = nn.Conv1d(in_channels, channels, kernel, dilation=dilation)
-        nn.init.normal_(conv.weight, 0.0, 0.01)  # as the authors' published code sets it before normalising
-        self.conv = weight_norm(conv)
+        # torch's own first weights: the N(0, 0.01) of the authors' published code is set on a weight that weight
+        # normalisation then recomputes. Measured here: starting from 0.01 the demo stays at chance for five epochs.
+        self.conv = weight_norm(nn.Conv1d(in_channels, channels, kernel, dilation=dilation))
 
     def forward(self, x_BCL: Tensor) -> Tensor:
         convolved: Tensor = self.conv(F.pad(x_BCL, (self.left, 0)))
