@@ -34,23 +34,32 @@ def machine() -> str:
 def compare(
     title: str, ours: tuple[str, Callable[[], int]], peer: tuple[str, Callable[[], int]], *, unit: str, rounds: int = 7
 ) -> dict[str, object]:
-    """Run both `rounds` times in turn after a warm-up; each returns how many units it did. Prints rates and their ratio."""
-    rates: dict[str, list[float]] = {ours[0]: [], peer[0]: []}
+    """Run both `rounds` times in turn after a warm-up; each returns how many units it did.
+
+    Prints rates by the clock and by processor time, all threads counted, and the ratios of both.
+    """
+    by_clock: dict[str, list[float]] = {ours[0]: [], peer[0]: []}
+    by_processor: dict[str, list[float]] = {ours[0]: [], peer[0]: []}
     for number in range(rounds + 1):
         for name, work in (ours, peer):
-            begun_s = time.perf_counter()
+            begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
             done = work()
             if number:
-                rates[name].append(done / (time.perf_counter() - begun_s))
-    ratios = [a / b for a, b in zip(rates[ours[0]], rates[peer[0]], strict=True)]
+                by_clock[name].append(done / (time.perf_counter() - begun_s))
+                by_processor[name].append(done / (time.process_time() - begun_cpu_s))
     table = Table(title=title, caption=f"{rounds} rounds in turn; {machine()}")
-    for heading in ("", f"{unit}/s, median", "min", "max"):
+    for heading in ("", "median", "min", "max"):
         table.add_column(heading, justify="left" if not heading else "right")
-    for name, values in rates.items():
-        table.add_row(name, f"{statistics.median(values):,.1f}", f"{min(values):,.1f}", f"{max(values):,.1f}")
-    table.add_row(f"ratio {ours[0]} / {peer[0]}", f"{statistics.median(ratios):.2f}", f"{min(ratios):.2f}", f"{max(ratios):.2f}")
+    results: dict[str, object] = {"title": title, "unit": unit}
+    for what, rates in (("second", by_clock), ("CPU second", by_processor)):
+        for name, values in rates.items():
+            table.add_row(f"{name}, {unit} a {what}", *(f"{f(values):,.1f}" for f in (statistics.median, min, max)))
+        ratios = [a / b for a, b in zip(rates[ours[0]], rates[peer[0]], strict=True)]
+        table.add_row(f"ratio, by {what}", *(f"{f(ratios):.2f}" for f in (statistics.median, min, max)), style="bold")
+        results[f"ratio by {what}"] = statistics.median(ratios)
+        results[f"rates by {what}"] = rates
     console.print(table)
-    return {"title": title, "unit": unit, "rates": rates, "ratio": statistics.median(ratios), "ratios": ratios}
+    return results
 
 
 def save(name: str, results: list[dict[str, object]]) -> None:

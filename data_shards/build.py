@@ -103,6 +103,7 @@ def _write_all(
         yield index
     while unfinished:
         plan = next(iter(unfinished.values()))
+        _crash_note(folder, plan).unlink(missing_ok=True)  # of the pool that broke
         indexes = list(_write_in_pool(folder, [plan], 1, on_done))
         if indexes:
             del unfinished[plan.name]

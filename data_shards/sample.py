@@ -56,23 +56,27 @@ class Sample:
         """The sample as WebDataset members: extension to bytes."""
         return {"frames.mjpeg": self.frames_mjpeg, "json": self.meta.to_bytes()}
 
-    def decode_frames(self) -> npt.NDArray[np.uint8]:
-        """frames_THWC uint8 RGB, decoded from the JPEG stream. Raises ShardError where a frame is damaged."""
-        offsets = self.meta.jpeg_offsets
-        frames: npt.NDArray[np.uint8] | None = None
-        for t, (begin, end) in enumerate(pairwise(offsets)):
+    def frame_shape(self) -> tuple[int, int, int, int]:
+        """(T, H, W, C) of `decode_frames`, from the first frame's header alone."""
+        begin, end = self.meta.jpeg_offsets[:2] if len(self.meta.jpeg_offsets) > 1 else (0, 0)
+        try:
+            with Image.open(io.BytesIO(self.frames_mjpeg[begin:end]), formats=("JPEG",)) as image:
+                return len(self.meta.jpeg_offsets) - 1, image.height, image.width, 3
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+            raise self._damaged(0) from None
+
+    def decode_frames(self, out: npt.NDArray[np.uint8] | None = None) -> npt.NDArray[np.uint8]:
+        """frames_THWC uint8 RGB, decoded from the JPEG stream, into `out` where given. ShardError where a frame is damaged."""
+        frames = np.empty(self.frame_shape(), dtype=np.uint8) if out is None else out
+        for t, (begin, end) in enumerate(pairwise(self.meta.jpeg_offsets)):
             try:
                 with Image.open(io.BytesIO(self.frames_mjpeg[begin:end]), formats=("JPEG",)) as image:
                     pixels = np.asarray(image)
             except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
                 raise self._damaged(t) from None
-            if frames is None:
-                frames = np.empty((len(offsets) - 1, *pixels.shape), dtype=np.uint8)
-            if pixels.shape != frames.shape[1:] or pixels.ndim != 3:
+            if pixels.shape != frames.shape[1:]:
                 raise self._damaged(t)
             frames[t] = pixels
-        if frames is None:
-            raise ShardError(f"clip {self.meta.clip_id}: no frames are stored; build its shard again")
         return frames
 
     def _damaged(self, t: int) -> ShardError:

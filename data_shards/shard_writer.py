@@ -69,10 +69,10 @@ def write_shard(folder: Path, plan: ShardPlan, *, on_clip: Callable[[str], None]
     samples: list[tuple[str, Sample]] = []
     rejects: list[Reject] = []
     for clip in plan.clips:
-        on_clip(clip.clip_id)
         try:
             if clip.clip_id in plan.crashed:
                 raise ClipError(f"{clip.path.name}: crashed the decoder; re-encode it")
+            on_clip(clip.clip_id)
             samples.append((sample_key(clip.clip_id), preprocess(clip, plan.preprocess, plan.limits)))
         except ClipError as error:
             rejects.append(Reject(clip_id=clip.clip_id, source=clip.path.name, reason=str(error)))
