@@ -8,6 +8,7 @@ on two cores.
 
 import multiprocessing
 import os
+import shutil
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -68,6 +69,7 @@ def _train(job: tuple[str, int, Path, Path]) -> float:
 
     name, seed, shards, folder = job
     torch.set_num_threads(1)
+    shutil.rmtree(folder, ignore_errors=True)  # an earlier run of the benchmark is not resumed
     bundle = train(with_settings(recipe(name), [f"seed={seed}"]), shards, folder, run_id=f"{name}-{seed}")
     assert bundle is not None
     record = read_record(bundle)

@@ -40,6 +40,9 @@ def connect_ray(address: str | None, *, num_cpus: int) -> None:
         # Ray reads this when it is imported: its processes then listen on loopback, not on every interface. The name
         # is of the systems it was made for (ray/_private/services.py, get_node_ip_address); gloo has its own.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        # Serve kills a proxy that is not up in 5 s, which a busy laptop's is not
+        os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+        os.environ.setdefault("RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S", "60")
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     import ray
 

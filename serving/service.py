@@ -1,7 +1,6 @@
 """The endpoint on Ray Serve. The only module that imports Ray Serve."""
 
 import socket
-from pathlib import Path
 
 from data_shards.errors import ServiceError
 from training.registry import RegisteredModel
@@ -31,11 +30,22 @@ def start_service(registered: RegisteredModel, *, host: str, port: int) -> str:
     """Deploy the model on the connected Ray cluster; returns the endpoint's address once it answers."""
     import logging
 
-    from ray import serve
-    from ray.serve.config import HTTPOptions
+    from ray.exceptions import RayError
 
     check_port(host, port)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        _deploy(registered, host=host, port=port)
+    except (RayError, RuntimeError, TimeoutError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ServiceError(f"the endpoint on port {port} did not start ({reason}); is the machine busy? try again") from None
+    return f"http://{host}:{port}"
+
+
+def _deploy(registered: RegisteredModel, *, host: str, port: int) -> None:
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     serve.start(http_options=HTTPOptions(host=host, port=port, request_timeout_s=_REQUEST_S), logging_config=quiet)
 
@@ -57,11 +67,7 @@ def start_service(registered: RegisteredModel, *, host: str, port: int) -> str:
         max_queued_requests=_MAX_ONGOING,
         logging_config=quiet,
     )(serve.ingress(app)())
-    try:
-        serve.run(deployment.bind(), name=_APP_NAME, route_prefix="/", logging_config=quiet)
-    except RuntimeError as error:
-        raise ServiceError(f"the model in {Path(registered.folder)} could not be deployed: {error}") from None
-    return f"http://{host}:{port}"
+    serve.run(deployment.bind(), name=_APP_NAME, route_prefix="/", logging_config=quiet)
 
 
 def _keep_replica_on_loopback(host: str) -> None:
