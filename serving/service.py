@@ -1,5 +1,6 @@
 """The endpoint on Ray Serve. The only module that imports Ray Serve."""
 
+import logging
 import socket
 
 from data_shards.errors import ServiceError
@@ -28,12 +29,9 @@ def check_port(host: str, port: int) -> None:
 
 def start_service(registered: RegisteredModel, *, host: str, port: int) -> str:
     """Deploy the model on the connected Ray cluster; returns the endpoint's address once it answers."""
-    import logging
-
     from ray.exceptions import RayError
 
     check_port(host, port)
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         _deploy(registered, host=host, port=port)
     except (RayError, RuntimeError, TimeoutError) as error:
@@ -67,6 +65,7 @@ def _deploy(registered: RegisteredModel, *, host: str, port: int) -> None:
         max_queued_requests=_MAX_ONGOING,
         logging_config=quiet,
     )(serve.ingress(app)())
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # serve.start has set its own
     serve.run(deployment.bind(), name=_APP_NAME, route_prefix="/", logging_config=quiet)
 
 
