@@ -1,0 +1,47 @@
+"""The structure that the design promises, read from the code: who imports what, and what must never be there."""
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGES = ("data_shards", "training", "serving", "cluster")
+# one third-party system, one importing module
+IMPORTERS = {
+    "decord": {"data_shards/decode.py"},
+    "webdataset": {"data_shards/shard_writer.py"},
+    "mlflow": {"training/tracking.py", "training/registry.py"},
+    "fastapi": {"serving/http_api.py"},
+    "ray": {"cluster/launch.py", "cluster/ray_worker.py", "serving/service.py"},
+    "torchvision": set(),
+    "torchaudio": set(),
+    "pickle": set(),
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Top-level names of everything that a file imports, at its top or inside its functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("system", IMPORTERS)
+def test_a_system_is_imported_where_it_belongs(system: str) -> None:
+    modules = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    assert {path.relative_to(ROOT).as_posix() for path in modules if system in imports_of(path)} == IMPORTERS[system]
+
+
+def test_no_large_file_is_tracked() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    names = [name for name in listed.stdout.split("\0") if name]
+    assert [name for name in names if (ROOT / name).exists() and (ROOT / name).stat().st_size > 1_000_000] == []
