@@ -44,6 +44,7 @@ def _deploy(registered: RegisteredModel, *, host: str, port: int) -> None:
     from ray import serve
     from ray.serve.config import HTTPOptions
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # importing Serve has set its own
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     serve.start(http_options=HTTPOptions(host=host, port=port, request_timeout_s=_REQUEST_S), logging_config=quiet)
 
@@ -65,7 +66,7 @@ def _deploy(registered: RegisteredModel, *, host: str, port: int) -> None:
         max_queued_requests=_MAX_ONGOING,
         logging_config=quiet,
     )(serve.ingress(app)())
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # serve.start has set its own
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # and so has starting it
     serve.run(deployment.bind(), name=_APP_NAME, route_prefix="/", logging_config=quiet)
 
 
