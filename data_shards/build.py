@@ -8,7 +8,6 @@ import hashlib
 import multiprocessing
 import os
 import re
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -33,6 +32,7 @@ from data_shards.manifest import (
 )
 from data_shards.preprocess import PreprocessConfig
 from data_shards.shard_writer import ShardPlan, finished_index, write_shard
+from data_shards.worker_pool import ignore_interrupts, kill_workers
 
 __all__ = ["Progress", "build_shards", "plan_shards"]
 
@@ -136,8 +136,7 @@ def _write_in_pool(
     except BrokenProcessPool:
         return
     except BaseException:  # interrupted, or the caller stops early: nobody waits for clips that nobody wants
-        for process in list((pool._processes or {}).values()):
-            process.kill()
+        kill_workers(pool)
         for plan in plans:
             _crash_note(folder, plan).unlink(missing_ok=True)
         raise
@@ -150,7 +149,7 @@ _counter: "Synchronized[int] | None" = None  # this worker process's view of how
 
 def _set_counter(counter: "Synchronized[int]") -> None:
     global _counter
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what is to be done
+    ignore_interrupts()
     _counter = counter
 
 

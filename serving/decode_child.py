@@ -15,6 +15,7 @@ from data_shards.decode import DecodeLimits, load_decoder
 from data_shards.errors import ClipError, ServiceError
 from data_shards.preprocess import PreprocessConfig, preprocess_file
 from data_shards.sample import Sample
+from data_shards.worker_pool import ignore_interrupts, kill_workers
 
 __all__ = ["UPLOAD_LIMITS", "DecodeChild"]
 
@@ -61,8 +62,7 @@ class DecodeChild:
 
     def _discard(self) -> None:
         if self._pool is not None:
-            for process in list((self._pool._processes or {}).values()):
-                process.kill()
+            kill_workers(self._pool)
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
 
@@ -73,7 +73,7 @@ def _new_pool() -> ProcessPoolExecutor:
 
 def _confine() -> None:
     """In the child: bounds on memory, no core files, and an end with its parent, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_interrupts()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))

@@ -250,9 +250,9 @@ class _Setup:
             state: dict[str, Any] = {"engine": self.engine.state(), "torch_rng": torch.get_rng_state()}
             save_checkpoint(self.checkpoints, record, state)
             prune_checkpoints(self.checkpoints, kept=self.run.loop.checkpoints_kept)
-            for older in self.run_folder.glob("best-epoch-*.safetensors"):
-                if older != self._best_weights(progress.best_epoch) and not self._needed_by_a_checkpoint(older):
-                    older.unlink()
+            needed = {self._best_weights(kept.best_epoch) for kept in all_records(self.checkpoints)}
+            for unneeded in set(self.run_folder.glob("best-epoch-*.safetensors")) - needed:
+                unneeded.unlink()
         self.world.barrier()
         return CheckpointSaved(step=progress.step, path=str(path))
 
@@ -306,6 +306,3 @@ class _Setup:
     def _best_weights(self, epoch: int) -> Path:
         """Named by epoch, so that a checkpoint and the best weights it speaks of stay together whenever a run is killed."""
         return self.run_folder / f"best-epoch-{epoch:06d}.safetensors"
-
-    def _needed_by_a_checkpoint(self, weights: Path) -> bool:
-        return any(self._best_weights(record.best_epoch) == weights for record in all_records(self.checkpoints))

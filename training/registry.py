@@ -7,6 +7,7 @@ from typing import Any
 
 from data_shards.errors import ConfigError, ModelError
 from training.bundle import read_record
+from training.metrics import Metrics
 from training.tracking import mlflow_client
 
 __all__ = ["MODEL_NAME", "Gate", "RegisteredModel", "promote", "register", "resolve"]
@@ -106,13 +107,12 @@ def _compare(client: Any, ours: Any, holder: Any, alias: str, gate: Gate) -> str
 
 
 def _figure(client: Any, version: Any, gate: Gate) -> float:
-    metrics = client.get_run(version.run_id).data.metrics
-    name = f"{gate.split}_{gate.metric}"
     record = read_record(_fetch(client, version, f"version {version.version}"))
     evaluation = record.validation if gate.split == "validation" else record.test
     value = getattr(evaluation.metrics, gate.metric, None) if evaluation else None
     if not isinstance(value, float):
-        raise ConfigError(f"version {version.version} has no figure {name}; there are: {', '.join(sorted(metrics))}")
+        known = ", ".join(name for name, figure in Metrics.model_fields.items() if figure.annotation is float)
+        raise ConfigError(f"version {version.version} has no figure {gate.split}_{gate.metric}; there are: {known}")
     return value
 
 

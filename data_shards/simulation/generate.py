@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -13,6 +12,7 @@ from data_shards.atomic import whole_file
 from data_shards.errors import DataError
 from data_shards.simulation.cohort import PlannedClip, plan_cohort
 from data_shards.simulation.settings import SimulationSettings
+from data_shards.worker_pool import ignore_interrupts, kill_workers
 
 
 def generate(
@@ -87,22 +87,16 @@ def _make_all(settings: SimulationSettings, clips: Sequence[PlannedClip], folder
             yield
         return
     # Spawned, not forked: the caller may hold threads, as torch and ray do.
-    pool = ProcessPoolExecutor(min(num_workers, len(clips)), mp_context=get_context("spawn"), initializer=_ignore_interrupts)
+    pool = ProcessPoolExecutor(min(num_workers, len(clips)), mp_context=get_context("spawn"), initializer=ignore_interrupts)
     try:
         for future in as_completed([pool.submit(make_clip, settings, clip, folder) for clip in clips]):
             future.result()
             yield
     except BaseException:
-        for process in list((pool._processes or {}).values()):
-            process.kill()
+        kill_workers(pool)
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _ignore_interrupts() -> None:
-    """In a worker: Ctrl-C reaches the whole group; the parent says what is to be done."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _write_labels(clips: Sequence[PlannedClip], folder: Path) -> Path:
