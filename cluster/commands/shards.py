@@ -113,6 +113,7 @@ def listing_of(dataset: str, source: str, *, seed: int | None, balance: str | No
     from cluster.terminal import clip_progress
     from data_shards.datasets import DATASETS
     from data_shards.errors import ConfigError, DataError
+    from data_shards.source import Source
 
     if dataset not in DATASETS:
         raise ConfigError(f"no dataset named '{dataset}'; there are: {', '.join(DATASETS)}")
@@ -120,9 +121,9 @@ def listing_of(dataset: str, source: str, *, seed: int | None, balance: str | No
         for option, value in (("--seed", seed), ("--balance", balance)):
             if value is not None:
                 raise ConfigError(f"{option} is for simulated clips; {dataset} is read as it is, leave it out")
-        if not Path(source).is_dir():
+        if "://" not in source and not Path(source).is_dir():
             raise DataError(f"{source}: no such folder; name the folder that holds the dataset")
-        return DATASETS[dataset](Path(source))
+        return DATASETS[dataset](Source(source))
     from data_shards.simulation import SimulationSettings, generate
 
     if not re.fullmatch(r"[1-9]\d{0,5}", source, flags=re.ASCII):
@@ -134,7 +135,7 @@ def listing_of(dataset: str, source: str, *, seed: int | None, balance: str | No
     folder = home() / "simulated" / f"{settings.balance}-{settings.num_clips}-seed{settings.seed}"
     with clip_progress("make clips") as progress:
         generate(settings, folder, num_workers=workers, progress=progress)
-    return DATASETS["simulated"](folder)
+    return DATASETS["simulated"](Source(folder))
 
 
 @shards.command()
@@ -199,13 +200,12 @@ def _print_info(folder: Path, as_json: bool) -> None:
     console.print(table)
     size_mib = sum(shard.size_bytes for shard in manifest.shards) / 2**20
     pre = manifest.preprocess
-    console.print(
-        f"{len(manifest.shards)} shards, {size_mib:.1f} MiB; {pre.num_frames} frames of {pre.size_px}x{pre.size_px} a clip, "
-        f"resize {pre.resize}; digest {manifest.digest[:16]}"
-    )
+    held = [f"{pre.num_frames} frames of {pre.size_px}x{pre.size_px} a clip, resize {pre.resize}"] if pre else []
+    held += [f"{name} {'x'.join(str(length or '?') for length in shape)}" for name, shape in manifest.features.items()]
+    console.print(f"{len(manifest.shards)} shards, {size_mib:.1f} MiB; {'; '.join(held)}; digest {manifest.digest[:16]}")
     if manifest.num_rejected:
         console.print(
             f"[yellow]{manifest.num_rejected} clips left out, each with its reason in {folder / 'rejects.jsonl'}[/yellow]"
         )
-    if manifest.simulated:
+    if manifest.notice:
         console.print(manifest.notice, style="yellow")
