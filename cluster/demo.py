@@ -50,7 +50,7 @@ def run_demo(*, clips: int, workers: int, port: int, settings: Sequence[str], ke
     console.rule(f"3  train with {workers} Ray Train workers")
     run_id = new_run_id("demo")
     job = TrainingJob(
-        run=run, data=shards, run_id=run_id, run_folder=run_folder(run_id), mlflow_uri=mlflow_uri(), workers=workers
+        run=run, data=str(shards), run_id=run_id, run_folder=run_folder(run_id), mlflow_uri=mlflow_uri(), workers=workers
     )
     with TrainingDisplay() as display:
         result = run_on_ray(job, display)

@@ -24,7 +24,7 @@ def shards() -> None:
 @shards.command(context_settings={"show_default": True})
 @click.argument("dataset")
 @click.argument("source")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out")
 @click.option("--frames", default=50, help="Frames a clip, spread evenly over it.")
 @click.option("--size", default=224, help="Side of the stored square frames in pixels.")
 @click.option("--resize", type=click.Choice(["crop", "pad"]), default="crop", help="Keep the centre, or fill with black.")
@@ -38,7 +38,7 @@ def shards() -> None:
 def build(
     dataset: str,
     source: str,
-    out: Path,
+    out: str,
     frames: int,
     size: int,
     resize: str,
@@ -139,9 +139,9 @@ def listing_of(dataset: str, source: str, *, seed: int | None, balance: str | No
 
 
 @shards.command()
-@click.argument("uri", type=click.Path(path_type=Path))
+@click.argument("uri")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def info(uri: Path, as_json: bool) -> None:
+def info(uri: str, as_json: bool) -> None:
     """Describe the shards at URI: splits, people, label histogram, preprocessing.
 
     \b
@@ -152,9 +152,9 @@ def info(uri: Path, as_json: bool) -> None:
 
 
 @shards.command()
-@click.argument("uri", type=click.Path(path_type=Path))
+@click.argument("uri")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def verify(uri: Path, as_json: bool) -> None:
+def verify(uri: str, as_json: bool) -> None:
     """Check every shard at URI: checksums, indexes, and that every frame can be decoded.
 
     \b
@@ -178,19 +178,19 @@ def verify(uri: Path, as_json: bool) -> None:
         console.print(f"{uri}: whole, {len(manifest.shards)} shards, digest {manifest.digest[:16]}")
 
 
-def _print_info(folder: Path, as_json: bool) -> None:
+def _print_info(uri: str, as_json: bool) -> None:
     from rich.table import Table
 
     from cluster.terminal import console
     from data_shards.manifest import read_manifest
 
-    manifest = read_manifest(folder)
+    manifest = read_manifest(uri)
     if as_json:
         content = manifest.model_dump(mode="json", exclude={"shards"})
         sizes = {"num_shards": len(manifest.shards), "size_bytes": sum(s.size_bytes for s in manifest.shards)}
         click.echo(json.dumps({"digest": manifest.digest, **sizes, **content}))
         return
-    table = Table(title=f"{folder}: {manifest.dataset}")
+    table = Table(title=f"{uri}: {manifest.dataset}")
     for heading in ("split", "clips", "people", "label", *map(str, range(max(map(len, manifest.label_names.values()))))):
         table.add_column(heading, justify="left" if heading in ("split", "label") else "right")
     for split, summary in manifest.splits.items():
@@ -204,8 +204,7 @@ def _print_info(folder: Path, as_json: bool) -> None:
     held += [f"{name} {'x'.join(str(length or '?') for length in shape)}" for name, shape in manifest.features.items()]
     console.print(f"{len(manifest.shards)} shards, {size_mib:.1f} MiB; {'; '.join(held)}; digest {manifest.digest[:16]}")
     if manifest.num_rejected:
-        console.print(
-            f"[yellow]{manifest.num_rejected} clips left out, each with its reason in {folder / 'rejects.jsonl'}[/yellow]"
-        )
+        where = f"{uri.rstrip('/')}/rejects.jsonl"
+        console.print(f"{manifest.num_rejected} clips left out, each with its reason in {where}", style="yellow")
     if manifest.notice:
         console.print(manifest.notice, style="yellow")

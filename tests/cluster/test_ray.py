@@ -46,7 +46,7 @@ def free_port() -> int:
 
 def job(run: RunConfig, shards: tuple[Path, Manifest], run_id: str, workers: int) -> TrainingJob:
     folder = run_folder(run_id)
-    return TrainingJob(run=run, data=shards[0], run_id=run_id, run_folder=folder, mlflow_uri=mlflow_uri(), workers=workers)
+    return TrainingJob(run=run, data=str(shards[0]), run_id=run_id, run_folder=folder, mlflow_uri=mlflow_uri(), workers=workers)
 
 
 def listening_beyond_loopback() -> set[tuple[str, str, int]]:
