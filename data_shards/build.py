@@ -127,6 +127,12 @@ def _finish(
     for name in [*sizes, *_leftovers(store)]:
         if name not in kept and not _OWN_RECORD.fullmatch(name):
             store.delete(name)
+    unseen = kept - store.names().keys()
+    if unseen:
+        raise DataError(
+            f"{store.uri}: {min(unseen)} was written elsewhere, this machine does not see it; build into s3:// or onto a "
+            "disk that the whole cluster shares"
+        )
     store.write("rejects.jsonl", b"".join(reject.to_bytes() for reject in rejects))
     store.write("manifest.json", manifest.to_bytes())
     return manifest

@@ -14,7 +14,7 @@ from data_shards.errors import DataError
 from data_shards.manifest import ShardIndex
 from data_shards.shard_writer import ShardPlan, write_shard
 from data_shards.store import Store
-from data_shards.worker_pool import ignore_interrupts, kill_workers
+from data_shards.worker_pool import end_with_parent, ignore_interrupts, kill_workers
 
 __all__ = ["OnDone", "write_in_processes"]
 
@@ -87,6 +87,7 @@ _counter: "Synchronized[int] | None" = None  # this worker process's view of how
 def _set_counter(counter: "Synchronized[int]") -> None:
     global _counter
     ignore_interrupts()
+    end_with_parent()
     _counter = counter
 
 

@@ -15,7 +15,7 @@ IMPORTERS = {
     "webdataset": {"data_shards/shard_writer.py"},
     "mlflow": {"training/tracking.py", "training/registry.py"},
     "fastapi": {"serving/http_api.py"},
-    "ray": {"cluster/launch.py", "cluster/ray_worker.py", "serving/service.py"},
+    "ray": {"cluster/launch.py", "cluster/ray_build.py", "cluster/ray_worker.py", "serving/service.py"},
     "torchvision": set(),
     "torchaudio": set(),
     "pickle": set(),

@@ -3,12 +3,15 @@
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from data_shards.build import WriteShards
     from data_shards.listing import Listing
 
 __all__ = ["build", "listing_of", "shards"]
@@ -30,7 +33,8 @@ def shards() -> None:
 @click.option("--resize", type=click.Choice(["crop", "pad"]), default="crop", help="Keep the centre, or fill with black.")
 @click.option("--quality", default=90, help="JPEG quality of the stored frames.")
 @click.option("--clips-per-shard", default=32, type=click.IntRange(1, 100_000))
-@click.option("--workers", default=os.cpu_count() or 1, type=click.IntRange(1, 512), help="Decoding processes.")
+@click.option("--workers", default=os.cpu_count() or 1, type=click.IntRange(1, 4096), help="Shards made at a time.")
+@click.option("--address", help="Ray cluster whose nodes make the shards; processes of this machine otherwise.")
 @click.option("--strict", is_flag=True, help="Stop at the first clip that cannot be used.")
 @click.option("--seed", type=click.IntRange(0, 2**32), help="simulated: another seed makes other people. [default: 0]")
 @click.option("--balance", type=click.Choice(["uniform", "daisee"]), help="simulated: class shares. [default: uniform]")
@@ -45,6 +49,7 @@ def build(
     quality: int,
     clips_per_shard: int,
     workers: int,
+    address: str | None,
     strict: bool,
     seed: int | None,
     balance: str | None,
@@ -68,6 +73,7 @@ def build(
     """
     from pydantic import ValidationError
 
+    from cluster.home import absolute_uri
     from cluster.terminal import clip_progress
     from data_shards.build import build_shards
     from data_shards.errors import ConfigError
@@ -82,17 +88,37 @@ def build(
         raise ConfigError(f"rapt shards build: {first_problem(error)}") from None
     listing = listing_of(dataset, source, seed=seed, balance=balance, workers=workers)
     _warn_of_shared_people(listing)
-    with clip_progress("build shards") as progress:
+    with _writer(address) as write, clip_progress("build shards") as progress:
         build_shards(
             listing,
-            out,
+            absolute_uri(out),
             preprocess=config,
             clips_per_shard=clips_per_shard,
             num_workers=workers,
             strict=strict,
+            write=write,
             progress=progress,
         )
     _print_info(out, as_json)
+
+
+@contextmanager
+def _writer(address: str | None) -> "Iterator[WriteShards]":
+    """How shards get written: by processes of this machine, or by the Ray cluster at `address`."""
+    if address is None:
+        from data_shards.shard_pool import write_in_processes
+
+        yield write_in_processes
+        return
+    from cluster.launch import connect_ray, disconnect_ray
+
+    connect_ray(address, num_cpus=os.cpu_count() or 1)
+    from cluster.ray_build import write_on_ray
+
+    try:
+        yield write_on_ray
+    finally:
+        disconnect_ray()
 
 
 def _warn_of_shared_people(listing: "Listing") -> None:
@@ -109,7 +135,7 @@ def _warn_of_shared_people(listing: "Listing") -> None:
 
 def listing_of(dataset: str, source: str, *, seed: int | None, balance: str | None, workers: int) -> "Listing":
     """The dataset's listing; simulated clips are made first. ConfigError on an unknown dataset or an unfit option."""
-    from cluster.home import home
+    from cluster.home import absolute_uri, home
     from cluster.terminal import clip_progress
     from data_shards.datasets import DATASETS
     from data_shards.errors import ConfigError, DataError
@@ -123,7 +149,7 @@ def listing_of(dataset: str, source: str, *, seed: int | None, balance: str | No
                 raise ConfigError(f"{option} is for simulated clips; {dataset} is read as it is, leave it out")
         if "://" not in source and not Path(source).is_dir():
             raise DataError(f"{source}: no such folder; name the folder that holds the dataset")
-        return DATASETS[dataset](Source(source))
+        return DATASETS[dataset](Source(absolute_uri(source)))
     from data_shards.simulation import SimulationSettings, generate
 
     if not re.fullmatch(r"[1-9]\d{0,5}", source, flags=re.ASCII):
