@@ -12,6 +12,7 @@ from data_shards.listing import SPLITS
 from data_shards.order import Sampler
 from data_shards.reader import Target
 from data_shards.schema import Stored, first_problem
+from training.augment import AugmentConfig
 from training.losses import LOSSES
 from training.models import MODELS
 from training.settings import Settings
@@ -30,8 +31,7 @@ class DataConfig(Stored):
     test_split: str | None = "test"
     sampler: Sampler = "shuffled"
     window_shards: int = Field(default=64, ge=1)
-    flip: bool = False
-    brightness: float = Field(default=0.0, ge=0.0, le=0.9)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
     num_threads: int = Field(default=2, ge=1, le=64)
 
     @property

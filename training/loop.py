@@ -17,6 +17,7 @@ from data_shards.manifest import read_manifest
 from data_shards.order import DrawStream
 from data_shards.reader import ShardSet
 from data_shards.shard_cache import CacheSettings
+from training.augment import augment
 from training.bundle import BUNDLE_VERSION, BundleRecord, load_weights_into, read_record, save_bundle, save_weights
 from training.checkpoint import (
     CheckpointRecord,
@@ -34,7 +35,6 @@ from training.events import CheckpointSaved, EpochDone, Event, Listener, RunFini
 from training.losses import LOSSES, EngagementLoss
 from training.metrics import Evaluation
 from training.models import MODELS
-from training.models.frames import augment
 from training.world import World
 
 __all__ = ["train"]
@@ -192,14 +192,7 @@ class _Setup:
             batch = next(batches)
             waited_s += time.perf_counter() - wait_s
             inputs = batch.inputs.to(self.device)
-            inputs = inputs._replace(
-                frames_BTCHW=augment(
-                    inputs.frames_BTCHW,
-                    inputs.draw_keys_B,
-                    flip=self.run.data.flip,
-                    brightness=self.run.data.brightness,
-                )
-            )
+            inputs = inputs._replace(frames_BTCHW=augment(inputs.frames_BTCHW, inputs.draw_keys_B, self.run.data.augment))
             output = self.engine.forward(inputs)
             loss = self.loss(output, batch.labels_B.to(self.device)) / self.accumulation
             self.engine.backward(loss, last_of_step=part == self.accumulation - 1)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from data_shards.errors import ConfigError
+from training.augment import AugmentConfig
 from training.config import DataConfig, LoopConfig, OptimiserConfig, RunConfig
 from training.losses import CrossEntropySettings, WeightedCrossEntropySettings
 from training.models.feature_tcn import FeatureTcnSettings
@@ -46,7 +47,7 @@ def demo() -> RunConfig:
     """ResNet+TCN made small enough to train on two CPU cores in minutes, for the simulated clips."""
     return RunConfig(
         recipe="demo",
-        data=DataConfig(sampler="class_complete", flip=True, brightness=0.2, num_threads=1),
+        data=DataConfig(sampler="class_complete", augment=AugmentConfig(flip=True, brightness=0.2), num_threads=1),
         model=ResNetTcnSettings(widths=(16, 32, 64), blocks=1, levels=4, hidden=64, kernel=5, dropout=0.1),
         loss=WeightedCrossEntropySettings(),
         optimiser=OptimiserConfig(name="adamw", lr=2e-3, lr_final=1e-5, schedule="cosine", warmup_steps=10, clip_norm=1.0),

@@ -12,7 +12,7 @@ from data_shards.errors import ModelError
 from data_shards.loader import ClipInputs
 from training.models import MODELS
 from training.models.dropout import KeyedDropout
-from training.models.frames import augment, normalise
+from training.models.frames import normalise
 from training.models.resnet import ResNet, load_weights
 from training.models.resnet_tcn import ResNetTcnSettings
 from training.models.tcn import CausalConv, TemporalConvNet
@@ -198,19 +198,3 @@ class TestFrames:
         white = torch.full((1, 1, 3, 2, 2), 255, dtype=torch.uint8)
         values = normalise(white, torch.float32)[0, 0, :, 0, 0]
         assert values.tolist() == pytest.approx([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225], rel=1e-5)
-
-    def test_augmentation_is_drawn_once_a_clip_and_follows_its_key(self) -> None:
-        still = torch.randint(60, 120, (32, 1, 3, 8, 8), dtype=torch.uint8).expand(32, 5, 3, 8, 8)
-        keys = torch.from_numpy(np.random.default_rng(0).integers(0, 2**62, 32))
-        changed = augment(still, keys, flip=True, brightness=0.3)
-        assert all(torch.equal(changed[:, 0], changed[:, t]) for t in range(5))
-        assert torch.equal(changed[4:], augment(still[4:], keys[4:], flip=True, brightness=0.3))
-        ratio = changed.float().mean((1, 2, 3, 4)) / still.float().mean((1, 2, 3, 4))
-        assert 0.69 < float(ratio.min()) < 0.85
-        assert 1.15 < float(ratio.max()) < 1.31
-
-    def test_flip_mirrors_about_half_of_the_clips(self) -> None:
-        frames = torch.arange(8, dtype=torch.uint8).expand(200, 1, 3, 4, 8)
-        keys = torch.from_numpy(np.random.default_rng(1).integers(0, 2**62, 200))
-        flipped = augment(frames, keys, flip=True, brightness=0.0)[:, 0, 0, 0, 0] == 7
-        assert 70 < int(flipped.sum()) < 130
