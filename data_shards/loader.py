@@ -5,7 +5,7 @@ Letters: B clips, T frames, C = 3 RGB channels, H height, W width.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import MappingProxyType
 from typing import NamedTuple
@@ -108,7 +108,7 @@ def training_batches(
     start: int,
     num_threads: int,
     pin: bool = False,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """This rank's endless microbatches from global position `start` on, each of `microbatch` clips.
 
     One global microbatch is world_size x microbatch draws, cut among the ranks by rank, so every world size reads
@@ -143,7 +143,7 @@ def read_in_order(
     world_size: int = 1,
     num_threads: int = 1,
     pin: bool = False,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Every sample once, in order, for evaluation: rank r reads samples r, r + world_size, ...; the last batch may be short."""
     mine = range(rank, len(shards), world_size)
 
@@ -158,7 +158,7 @@ def read_in_order(
 
 def _prefetched(
     shards: ShardSet, jobs: Iterator[tuple[list[int], list[int]]], *, inputs: Sequence[str], num_threads: int, pin: bool
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Batches in the jobs' order, a few of them read and decoded ahead."""
 
     levels_N = shards.view.levels_N

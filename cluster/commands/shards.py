@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cluster.commands.bench import bench
+
 if TYPE_CHECKING:
     from data_shards.build import WriteShards
     from data_shards.listing import Listing
@@ -202,6 +204,9 @@ def verify(uri: str, as_json: bool) -> None:
         raise ShardError(f"{uri}: {len(findings)} findings; build the damaged shards again")
     if not as_json:
         console.print(f"{uri}: whole, {len(manifest.shards)} shards, digest {manifest.digest[:16]}")
+
+
+shards.add_command(bench)
 
 
 def _print_info(uri: str, as_json: bool) -> None:
