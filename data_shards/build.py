@@ -30,7 +30,7 @@ from data_shards.shard_pool import OnDone, write_in_processes
 from data_shards.shard_writer import ShardPlan, common_shape, finished_index
 from data_shards.store import Store, open_store
 
-__all__ = ["Progress", "WriteShards", "build_shards", "plan_shards"]
+__all__ = ["Progress", "WriteShards", "build_shards", "check_writable", "plan_shards"]
 
 Progress = Callable[[int, int], None]  # (clips done, clips in all)
 
@@ -60,7 +60,7 @@ def build_shards(
     `rejects.jsonl`. Raises DataError where no clip at all can be used, or the disk does not take the files.
     """
     store = open_store(out)
-    sizes = _check_writable(store)
+    sizes = check_writable(store)
     if strict and listing.rejects:
         raise DataError(_strict_message(listing.rejects[0]))
     plans = plan_shards(listing, preprocess=preprocess, clips_per_shard=clips_per_shard)
@@ -163,7 +163,7 @@ def _summary(listing: Listing, indexes: Sequence[ShardIndex]) -> SplitSummary:
     )
 
 
-def _check_writable(store: Store) -> dict[str, int]:
+def check_writable(store: Store) -> dict[str, int]:
     """What OUT holds, name to size: nothing, or an earlier build's; anything else is somebody's data and is left alone."""
     try:
         here = store.local_path("")

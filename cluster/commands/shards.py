@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cluster.commands.bench import bench
+from cluster.commands.copy import copy
 
 if TYPE_CHECKING:
     from data_shards.build import WriteShards
@@ -207,6 +208,7 @@ def verify(uri: str, as_json: bool) -> None:
 
 
 shards.add_command(bench)
+shards.add_command(copy)
 
 
 def _print_info(uri: str, as_json: bool) -> None:
