@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["build", "listing_of", "shards"]
 
-_DATASETS = ("daisee", "folder", "simulated")
-
 
 @click.group()
 def shards() -> None:
@@ -38,8 +36,13 @@ def shards() -> None:
 @click.option("--clips-per-shard", default=32, type=click.IntRange(1, 100_000))
 @click.option("--workers", default=os.cpu_count() or 1, type=click.IntRange(1, 4096), help="Shards made at a time.")
 @click.option("--address", help="Ray cluster whose nodes make the shards; processes of this machine otherwise.")
+@click.option(
+    "--splits", type=click.Choice(["published", "person"]), default="published", help="The dataset's own, or nobody in two."
+)
 @click.option("--strict", is_flag=True, help="Stop at the first clip that cannot be used.")
-@click.option("--seed", type=click.IntRange(0, 2**32), help="simulated: another seed makes other people. [default: 0]")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32), help="simulated: other people; --splits person: other splits. [default: 0]"
+)
 @click.option("--balance", type=click.Choice(["uniform", "daisee"]), help="simulated: class shares. [default: uniform]")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def build(
@@ -53,6 +56,7 @@ def build(
     clips_per_shard: int,
     workers: int,
     address: str | None,
+    splits: str,
     strict: bool,
     seed: int | None,
     balance: str | None,
@@ -62,6 +66,9 @@ def build(
 
     \b
     daisee     SOURCE holds DAiSEE's DataSet and Labels folders
+    cmose      SOURCE holds final_data_1.json and the CSVs of secondFeature
+    engagewild SOURCE holds openface_15.npz and the like, or videos and label files
+    engagenet  SOURCE holds Train, Validation, Test and *_engagement_labels.csv
     folder     SOURCE holds clips and labels.csv (clip, label, subject, split)
     simulated  SOURCE is a number: so many clips of drawn people are made
 
@@ -71,6 +78,7 @@ def build(
     \b
     Examples:
         rapt shards build daisee ~/DAiSEE daisee-shards
+        rapt shards build cmose ~/CMOSE cmose-shards --splits person
         rapt shards build folder my-clips my-shards --size 112
         rapt shards build simulated 64 demo-shards
     """
@@ -80,6 +88,7 @@ def build(
     from cluster.terminal import clip_progress
     from data_shards.build import build_shards
     from data_shards.errors import ConfigError
+    from data_shards.person_splits import split_by_person
     from data_shards.preprocess import PreprocessConfig
     from data_shards.schema import first_problem
 
@@ -89,7 +98,11 @@ def build(
         )
     except ValidationError as error:
         raise ConfigError(f"rapt shards build: {first_problem(error)}") from None
-    listing = listing_of(dataset, source, seed=seed, balance=balance, workers=workers)
+    by_person = splits == "person"
+    people_seed = None if by_person and dataset != "simulated" else seed
+    listing = listing_of(dataset, source, seed=people_seed, balance=balance, workers=workers)
+    if by_person:
+        listing = split_by_person(listing, seed=seed or 0)
     _warn_of_shared_people(listing)
     with _writer(address) as write, clip_progress("build shards") as progress:
         build_shards(
