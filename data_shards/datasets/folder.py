@@ -1,7 +1,7 @@
 """A folder of clips with a `labels.csv`: clip, label, subject, split; further columns are kept as text.
 
 clip     the video's path below the folder
-label    engagement level 0 to 3, from very low to very high
+label    engagement level 0 to 3, from very low to very high; empty: not labelled yet
 subject  who is in it
 split    train, validation or test
 session  optional: the sitting it was cut from
@@ -50,6 +50,8 @@ def list_clips(source: Path) -> Listing:
 
 
 def _clip(source: Path, row: dict[str, str], *, place: str) -> ListedClip:
+    if not row["label"]:
+        raise ClipError(f"{place}: not labelled yet")
     video = source / row["clip"]
     level = parse_level(row["label"], num_levels=len(ENGAGEMENT_LEVELS), place=place, column="label")
     if row["split"] not in SPLITS:
