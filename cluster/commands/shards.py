@@ -1,4 +1,4 @@
-"""`rapt shards`: build, info, verify."""
+"""`rapt shards`: build, info, verify; `cut` has a file of its own."""
 
 import json
 import os
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from cluster.commands.cut import cut
 
 if TYPE_CHECKING:
     from data_shards.listing import Listing
@@ -19,6 +21,9 @@ _DATASETS = ("daisee", "folder", "simulated")
 @click.group()
 def shards() -> None:
     """Make, describe and check shards of labelled clips."""
+
+
+shards.add_command(cut)
 
 
 @shards.command(context_settings={"show_default": True})
