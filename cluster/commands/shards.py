@@ -1,4 +1,4 @@
-"""`rapt shards`: build, info, verify."""
+"""`rapt shards`: build, info, verify; `cut` has a file of its own."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import click
 
 from cluster.commands.bench import bench
 from cluster.commands.copy import copy
+from cluster.commands.cut import cut
 
 if TYPE_CHECKING:
     from data_shards.build import WriteShards
@@ -23,6 +24,9 @@ __all__ = ["build", "listing_of", "shards"]
 @click.group()
 def shards() -> None:
     """Make, describe and check shards of labelled clips."""
+
+
+shards.add_command(cut)
 
 
 @shards.command(context_settings={"show_default": True})
@@ -162,7 +166,8 @@ def listing_of(dataset: str, source: str, *, seed: int | None, balance: str | No
     if dataset != "simulated":
         for option, value in (("--seed", seed), ("--balance", balance)):
             if value is not None:
-                raise ConfigError(f"{option} is for simulated clips; {dataset} is read as it is, leave it out")
+                also = " and for --splits person" if option == "--seed" else ""
+                raise ConfigError(f"{option} is for simulated clips{also}; {dataset} is read as it is, leave it out")
         if "://" not in source and not Path(source).is_dir():
             raise DataError(f"{source}: no such folder; name the folder that holds the dataset")
         return DATASETS[dataset](Source(absolute_uri(source)))
