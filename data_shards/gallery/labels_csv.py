@@ -8,6 +8,7 @@ from pathlib import Path
 from data_shards.atomic import write_whole
 from data_shards.gallery.plan import PlannedClip
 from data_shards.label_file import read_label_rows
+from data_shards.source import Source
 
 __all__ = ["COLUMNS", "write_labels"]
 
@@ -17,7 +18,8 @@ COLUMNS = ("clip", "label", "subject", "session", "split", "start_s", "end_s", "
 def write_labels(folder: Path, clips: Sequence[PlannedClip], session: str) -> int:
     """Write labels.csv; rows that are there stay as a person left them. Returns how many rows have no label yet."""
     path = folder / "labels.csv"
-    filled = {row["clip"]: row for _, row in read_label_rows(path, required=("clip", "label"))} if path.exists() else {}
+    there = read_label_rows(Source(folder), path.name, required=("clip", "label")) if path.exists() else ()
+    filled = {row["clip"]: row for _, row in there}
     rows = {clip.name: _row(clip, session) for clip in clips}
     columns = list(dict.fromkeys([*COLUMNS, *(name for row in filled.values() for name in row)]))
     if not path.exists() or not rows.keys() <= filled.keys():
