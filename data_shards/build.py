@@ -28,7 +28,7 @@ from data_shards.preprocess import PreprocessConfig
 from data_shards.sample import FRAMES
 from data_shards.shard_pool import OnDone, write_in_processes
 from data_shards.shard_writer import ShardPlan, common_shape, finished_index
-from data_shards.store import Store, open_store
+from data_shards.store import LocalStore, Store, open_store
 
 __all__ = ["Progress", "WriteShards", "build_shards", "check_writable", "plan_shards"]
 
@@ -166,9 +166,8 @@ def _summary(listing: Listing, indexes: Sequence[ShardIndex]) -> SplitSummary:
 def check_writable(store: Store) -> dict[str, int]:
     """What OUT holds, name to size: nothing, or an earlier build's; anything else is somebody's data and is left alone."""
     try:
-        here = store.local_path("")
-        if here is not None:
-            here.mkdir(parents=True, exist_ok=True)
+        if isinstance(store, LocalStore):
+            store.folder.mkdir(parents=True, exist_ok=True)
         sizes = store.names()
     except OSError as error:
         raise DataError(f"{store.uri}: the output folder cannot be made ({error.strerror}); name another OUT") from None
@@ -182,8 +181,8 @@ def check_writable(store: Store) -> dict[str, int]:
 
 def _leftovers(store: Store) -> list[str]:
     """Half-written files of killed processes, in a folder; a bucket shows none."""
-    here = store.local_path("")
-    return [] if here is None else [path.name for path in here.iterdir() if _OWN_LEFTOVER.fullmatch(path.name)]
+    here = store.folder.iterdir() if isinstance(store, LocalStore) else ()
+    return [path.name for path in here if _OWN_LEFTOVER.fullmatch(path.name)]
 
 
 _OWN_SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}\.(tar|index\.json)")

@@ -136,7 +136,7 @@ def index_name(shard: str) -> str:
 
 def read_manifest(store: Store | str | Path) -> Manifest:
     """Read `manifest.json` of a folder or a bucket. ShardError where it is missing, damaged or of another schema version."""
-    if not isinstance(store, Store):
+    if isinstance(store, str | Path):
         store = open_store(store)
     path = f"{store.uri}/manifest.json"
     try:

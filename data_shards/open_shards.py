@@ -12,7 +12,7 @@ from threading import Lock
 from data_shards.errors import ConfigError, ShardError
 from data_shards.manifest import ShardEntry
 from data_shards.shard_cache import CacheSettings, ShardCache
-from data_shards.store import Store
+from data_shards.store import LocalStore, Store
 
 __all__ = ["OpenShards"]
 
@@ -26,7 +26,7 @@ class OpenShards:
         self._store, self._settings = store, cache
         self._recent: OrderedDict[str, mmap] = OrderedDict()
         self._lock = Lock()
-        self.is_remote = store.local_path("") is None
+        self.is_remote = not isinstance(store, LocalStore)
         if self.is_remote and cache is None:
             raise ConfigError(f"{store.uri}: shards in a bucket are read through a local cache; name a folder for it")
         self._cache = ShardCache(store, cache) if cache and self.is_remote else None

@@ -10,7 +10,7 @@ from pathlib import Path
 from data_shards.errors import ShardError
 from data_shards.manifest import Manifest, ShardEntry, index_name, read_manifest
 from data_shards.reader import ShardSet
-from data_shards.store import Store, open_store
+from data_shards.store import LocalStore, Store, open_store
 
 __all__ = ["verify_shards"]
 
@@ -37,9 +37,8 @@ def verify_shards(
 @contextmanager
 def _on_this_machine(store: Store, entry: ShardEntry) -> Iterator[Path]:
     """A folder that holds the shard and its index, as far as they are there."""
-    here = store.local_path("")
-    if here is not None:
-        yield here
+    if isinstance(store, LocalStore):
+        yield store.folder
         return
     with tempfile.TemporaryDirectory(prefix="rapt-verify-") as folder:
         for name in (entry.name, index_name(entry.name)):
