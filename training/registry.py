@@ -38,8 +38,8 @@ class Gate:
 def register(uri: str, mlflow_run_id: str, bundle: Path) -> str:
     """Register the run's bundle as the next version of MODEL_NAME and return the version's number.
 
-    The first version ever becomes the champion, later ones the challenger until `promote` moves them. A run that
-    has a version keeps it.
+    The first version ever becomes the champion, later ones the challenger until `promote` moves them; a model that reads
+    no video gets no alias, since the endpoint could not serve it. A run that has a version keeps it.
     """
     client = mlflow_client(uri)
     record = read_record(bundle)
@@ -54,6 +54,8 @@ def register(uri: str, mlflow_run_id: str, bundle: Path) -> str:
         tags=tags,
         description=record.notice or record.dataset,
     )
+    if record.preprocess is None:
+        return str(version.version)
     alias = "challenger" if _by_alias(client, MODEL_NAME, "champion") else "champion"
     client.set_registered_model_alias(MODEL_NAME, alias, version.version)
     return str(version.version)

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from cluster.home import mlflow_uri
+from cluster.job import TrainingJob
+from cluster.launch import run_local
 from data_shards.build import build_shards
 from data_shards.errors import ConfigError, ModelError
 from data_shards.listing import ENGAGEMENT_LEVELS, NO_LEVEL, ListedClip, Listing
@@ -19,7 +22,7 @@ from training.config import RunConfig, with_settings
 from training.events import EpochDone, RunFinished, RunStarted
 from training.models import MODELS
 from training.recipes import recipe
-from training.registry import RegisteredModel
+from training.registry import RegisteredModel, resolve
 
 Shards = tuple[Path, Manifest]
 
@@ -66,6 +69,18 @@ def test_a_run_learns_and_leaves_out_what_has_no_level(run: RunConfig, feature_s
     assert finished.test.metrics.balanced_accuracy > 0.6  # chance is 0.25
     with pytest.raises(ModelError, match="cannot score a video"):
         Predictor(RegisteredModel(name="features", version="", folder=Path(finished.bundle)))
+
+
+def test_a_model_that_reads_no_video_is_registered_but_never_the_champion(
+    run: RunConfig, feature_shards: Shards, tmp_path: Path
+) -> None:
+    short = with_settings(run, ["loop.epochs=1"])
+    job = TrainingJob(run=short, data=str(feature_shards[0]), run_id="f", run_folder=tmp_path / "f", mlflow_uri=mlflow_uri())
+    result = run_local(job, lambda event: None)
+    assert result is not None
+    assert resolve(f"models:/engagement/{result.version}", mlflow_uri()).folder.is_dir()
+    with pytest.raises(ModelError, match="the registry holds none"):
+        resolve("models:/engagement@champion", mlflow_uri())
 
 
 def test_two_workers_have_the_losses_of_one(run: RunConfig, feature_shards: Shards, tmp_path: Path) -> None:
