@@ -13,6 +13,7 @@ import torch.multiprocessing
 
 from data_shards.errors import ConfigError, ModelError
 from data_shards.manifest import Manifest
+from data_shards.shard_cache import CacheSettings
 from training.checkpoint import latest_checkpoint
 from training.config import RunConfig, with_settings
 from training.events import CheckpointSaved, EpochDone, Event, EventLog, RunFinished, RunStarted, StepDone, parse_event
@@ -86,7 +87,7 @@ def test_microbatches_add_up_to_the_global_batch(tiny_run: RunConfig, simulated_
     assert seen[0] == pytest.approx(seen[2], rel=0.3)
 
 
-def _worker(rank: int, world_size: int, port: int, run_json: str, data: str, folder: str) -> None:
+def _worker(rank: int, world_size: int, port: int, run_json: str, data: str, folder: str, cache: Path | None) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world_size)
@@ -94,16 +95,19 @@ def _worker(rank: int, world_size: int, port: int, run_json: str, data: str, fol
         log = EventLog(Path(folder) / "events.jsonl") if rank == 0 else None
         listeners = [log] if log else []
         run = RunConfig.model_validate_json(run_json)
-        train(run, data, Path(folder), run_id="ddp", world=World(rank, world_size), listeners=listeners)
+        settings = CacheSettings(cache, 1 << 30) if cache else None
+        train(run, data, Path(folder), run_id="ddp", world=World(rank, world_size), listeners=listeners, cache=settings)
     finally:
         dist.destroy_process_group()
 
 
-def ddp_events(run: RunConfig, shards: Shards, folder: Path, world_size: int) -> list[Event]:
+def ddp_events(
+    run: RunConfig, shards: tuple[Path | str, Manifest], folder: Path, world_size: int, cache: Path | None = None
+) -> list[Event]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    arguments = (world_size, port, run.model_dump_json(), str(shards[0]), str(folder))
+    arguments = (world_size, port, run.model_dump_json(), str(shards[0]), str(folder), cache)
     torch.multiprocessing.spawn(_worker, arguments, nprocs=world_size)
     return [parse_event(line) for line in (folder / "events.jsonl").read_bytes().splitlines()]
 
