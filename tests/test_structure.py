@@ -12,6 +12,8 @@ PACKAGES = ("data_shards", "training", "serving", "cluster")
 # one third-party system, one importing module
 IMPORTERS = {
     "decord": {"data_shards/decode.py"},
+    "boto3": {"data_shards/object_client.py"},
+    "botocore": {"data_shards/object_client.py"},
     "webdataset": {"data_shards/shard_writer.py"},
     "mlflow": {"training/tracking.py", "training/registry.py"},
     "fastapi": {"serving/http_api.py"},
