@@ -16,7 +16,7 @@ from benchmarks.measure import compare, save
 from data_shards.object_storage import S3Store
 from tests.object_server import BUCKET, running_object_server
 
-_SIZE_MB = 256
+_SIZE_MIB = 256
 
 
 def main() -> None:
@@ -30,31 +30,31 @@ def main() -> None:
 def transfers(folder: Path) -> list[dict[str, object]]:
     """Both ways, five rounds in turn, of the same random file."""
     source = folder / "source"
-    content = os.urandom(_SIZE_MB * 1_000_000)
+    content = os.urandom(_SIZE_MIB << 20)
     source.write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
     store, client = S3Store(f"s3://{BUCKET}/bench"), boto3.client("s3")
 
     def put() -> int:
         store.put(source, "ours")
-        return _SIZE_MB
+        return _SIZE_MIB
 
     def upload_file() -> int:
         client.upload_file(str(source), BUCKET, "bench/peer")
-        return _SIZE_MB
+        return _SIZE_MIB
 
     def fetch() -> int:
         store.fetch("ours", folder / "ours", sha256=sha256)
-        return _SIZE_MB
+        return _SIZE_MIB
 
     def download_file() -> int:
         client.download_file(BUCKET, "bench/peer", str(folder / "peer"))
-        return _SIZE_MB
+        return _SIZE_MIB
 
-    title = f"a file of {_SIZE_MB} MB, SeaweedFS on loopback"
+    title = f"a file of {_SIZE_MIB} MiB, SeaweedFS on loopback"
     return [
-        compare(f"Upload: {title}", ("rapt put", put), ("boto3 upload_file", upload_file), unit="MB", rounds=5),
-        compare(f"Download: {title}", ("rapt fetch", fetch), ("boto3 download_file", download_file), unit="MB", rounds=5),
+        compare(f"Upload: {title}", ("rapt put", put), ("boto3 upload_file", upload_file), unit="MiB", rounds=5),
+        compare(f"Download: {title}", ("rapt fetch", fetch), ("boto3 download_file", download_file), unit="MiB", rounds=5),
     ]
 
 

@@ -1,9 +1,11 @@
 """A real S3 server for tests: SeaweedFS on loopback, with a key made up for it, stopped by its own process id."""
 
+import ctypes
 import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -76,7 +78,7 @@ def running_object_server(folder: Path, *, volume_mb: int = 64) -> Iterator[Obje
         *(f"-{name}={port}" for name, port in ports.items()),
     ]
     with (folder / "weed.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, preexec_fn=_end_with_parent)
         try:
             _wait_until_ready(process, ObjectServer(endpoint, environment), folder / "weed.log")
             yield ObjectServer(endpoint, environment)
@@ -111,6 +113,12 @@ def free_ports(count: int) -> list[int]:
         for listener in listeners:
             listener.bind(("127.0.0.1", 0))
         return [listener.getsockname()[1] for listener in listeners]
+
+
+def _end_with_parent() -> None:
+    """In the child: killed tests leave no server."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _weed() -> str:
