@@ -1,11 +1,14 @@
 """Files that appear whole or not at all: written beside, fsynced, renamed."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["fsync_folder", "whole_file", "write_whole"]
+__all__ = ["fsync_folder", "is_partial", "whole_file", "write_whole"]
+
+_PARTIAL = re.compile(r"\..+\.partial-\d+")
 
 
 @contextmanager
@@ -26,6 +29,11 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
     if durable:
         fsync_folder(path.parent)
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file's name is that of one still being written, or left by a process that was killed."""
+    return _PARTIAL.fullmatch(name) is not None
 
 
 def write_whole(path: Path, content: bytes) -> None:

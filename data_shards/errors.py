@@ -3,7 +3,8 @@
 RaptError
 ├── DataError            clips, shards, manifests, label files
 │   ├── ClipError        one clip cannot be used: it is rejected, the build goes on
-│   └── ShardError       a shard, its index or the manifest is damaged or does not fit
+│   ├── ShardError       a shard, its index or the manifest is damaged or does not fit
+│   └── StorageError     a folder or an object storage cannot be reached, or refuses
 ├── ConfigError          an unknown recipe, setting, dataset, or a setting that cannot apply
 ├── ModelError           a checkpoint, a bundle or a registered model cannot be had
 └── ServiceError         the endpoint cannot start, or cannot answer
@@ -12,7 +13,7 @@ RaptError
 line and exits with 1; the endpoint answers it with a 4xx or 5xx and the same sentence.
 """
 
-__all__ = ["ClipError", "ConfigError", "DataError", "ModelError", "RaptError", "ServiceError", "ShardError"]
+__all__ = ["ClipError", "ConfigError", "DataError", "ModelError", "RaptError", "ServiceError", "ShardError", "StorageError"]
 
 
 class RaptError(Exception):
@@ -29,6 +30,10 @@ class ClipError(DataError):
 
 class ShardError(DataError):
     """A shard, its index or the manifest is damaged, or does not fit the others."""
+
+
+class StorageError(DataError):
+    """A store failed: bucket missing, access refused, no answer, retries used up. Never holds a key or a credential."""
 
 
 class ConfigError(RaptError):

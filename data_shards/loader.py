@@ -122,11 +122,10 @@ def training_batches(
         )
 
     def jobs() -> Iterator[tuple[list[int], list[int]]]:
-        position, asked = start + rank * microbatch, start
+        position = start + rank * microbatch
         while True:
-            if shards.is_remote and position >= asked - _DRAWS_AHEAD // 2:
-                shards.prefetch(stream.draws(asked, _DRAWS_AHEAD)[0].tolist())
-                asked += _DRAWS_AHEAD
+            if shards.is_remote:  # asked anew each time: the cache takes what it has room for
+                shards.prefetch(stream.draws(position, _DRAWS_AHEAD)[0])
             indices, keys = stream.draws(position, microbatch)
             yield indices.tolist(), keys.tolist()
             position += step
@@ -150,7 +149,7 @@ def read_in_order(
     def jobs() -> Iterator[tuple[list[int], list[int]]]:
         for at in range(0, len(mine), batch):
             if shards.is_remote:
-                shards.prefetch(mine[at : at + _DRAWS_AHEAD])
+                shards.prefetch(np.asarray(mine[at : at + _DRAWS_AHEAD]))
             yield list(mine[at : at + batch]), [0] * len(mine[at : at + batch])
 
     yield from _prefetched(shards, jobs(), inputs=inputs, num_threads=num_threads, pin=pin)

@@ -46,7 +46,8 @@ class OpenShards:
 
     def prefetch(self, entries: Sequence[ShardEntry]) -> None:
         if self._cache:
-            self._cache.prefetch(entries)
+            for entry in entries:
+                self._cache.prefetch(entry.name, size_bytes=entry.size_bytes, sha256=entry.sha256)
 
     def check_room(self, size_bytes: int) -> None:
         """ConfigError where shards of a bucket, size_bytes in all and read in turn, do not fit into the cache."""
@@ -66,9 +67,10 @@ class OpenShards:
     def _open(self, entry: ShardEntry) -> mmap:
         place = f"{self._store.uri}/{entry.name}"
         try:
-            descriptor = (
-                self._cache.open(entry) if self._cache else os.open(self._store.local_path(entry.name) or "", os.O_RDONLY)
-            )
+            if self._cache:
+                descriptor = self._cache.open(entry.name, size_bytes=entry.size_bytes, sha256=entry.sha256)
+            else:
+                descriptor = os.open(self._store.local_path(entry.name) or entry.name, os.O_RDONLY)
         except OSError as error:
             raise ShardError(f"{place}: cannot be opened ({error.strerror}); copy it again, or build it again") from None
         try:

@@ -2,7 +2,7 @@
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -108,11 +108,10 @@ class ShardSet:
             places = self._wanted(places, inputs, shard)
         return self._copied(shard, places)
 
-    def prefetch(self, numbers: Iterable[int]) -> None:
-        """Start to fetch the shards of these samples, where they lie in a bucket; does not wait."""
-        if self._files.is_remote:
-            shards = dict.fromkeys(self._shard_of(number) for number in numbers)
-            self._files.prefetch([self._entries[shard] for shard in shards])
+    def prefetch(self, numbers: npt.NDArray[np.int64]) -> None:
+        """Start to fetch the shards of these samples, the first first, as far as the cache has room; does not wait."""
+        shards = np.searchsorted(self._starts, self._places_N[numbers], side="right") - 1
+        self._files.prefetch([self._entries[shard] for shard in dict.fromkeys(shards.tolist())])
 
     def check_cache(self, window_shards: int | None) -> None:
         """ConfigError where the cache cannot hold what an epoch reads at once: `window_shards` shards, or with None all."""

@@ -15,6 +15,8 @@ PACKAGES = ("data_shards", "training", "serving", "cluster")
 IMPORTERS = {
     "decord": {"data_shards/decode.py"},
     "mediapipe": {"data_shards/gallery/faces.py"},
+    "boto3": {"data_shards/object_client.py"},
+    "botocore": {"data_shards/object_client.py"},
     "webdataset": {"data_shards/shard_writer.py"},
     "mlflow": {"training/tracking.py", "training/registry.py"},
     "fastapi": {"serving/http_api.py"},
