@@ -14,6 +14,8 @@ IMPORTERS = {
     "decord": {"data_shards/decode.py"},
     "webdataset": {"data_shards/shard_writer.py"},
     "mlflow": {"training/tracking.py", "training/registry.py"},
+    "imagehash": {"data_shards/audit/frame_hash.py"},
+    "jinja2": {"data_shards/browse/page.py"},
     "fastapi": {"serving/http_api.py"},
     "ray": {"cluster/launch.py", "cluster/ray_worker.py", "serving/service.py"},
     "torchvision": set(),

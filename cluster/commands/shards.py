@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cluster.commands.audit import audit
+
 if TYPE_CHECKING:
     from data_shards.listing import Listing
 
@@ -19,6 +21,9 @@ _DATASETS = ("daisee", "folder", "simulated")
 @click.group()
 def shards() -> None:
     """Make, describe and check shards of labelled clips."""
+
+
+shards.add_command(audit)
 
 
 @shards.command(context_settings={"show_default": True})

@@ -1,0 +1,1 @@
+"""Recordings with several people in view."""
