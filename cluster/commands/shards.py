@@ -1,4 +1,4 @@
-"""`rapt shards`: build, info, verify."""
+"""`rapt shards`: build, info, verify; audit and browse beside it."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cluster.commands.audit import audit
+from cluster.commands.browse import browse
 
 if TYPE_CHECKING:
     from data_shards.listing import Listing
@@ -24,6 +25,7 @@ def shards() -> None:
 
 
 shards.add_command(audit)
+shards.add_command(browse)
 
 
 @shards.command(context_settings={"show_default": True})

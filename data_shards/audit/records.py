@@ -69,7 +69,7 @@ def _clip(shards: ShardSet, number: int, frames_per_clip: int, has_face: HasFace
     meta = sample.meta
     face = None if meta.face_present is None else any(meta.face_present)
     hashes = None
-    has_frames = sample.frames_mjpeg is not None
+    has_frames = bool(sample.frames_mjpeg)
     if has_frames:
         frames_THWC = sample.decode_frames()
         hashes = frame_hashes(frames_THWC[spread(len(frames_THWC), frames_per_clip)])
