@@ -18,7 +18,7 @@ from data_shards.listing import ENGAGEMENT_LEVELS, Listing
 from data_shards.loader import training_batches
 from data_shards.order import DrawStream
 from data_shards.preprocess import PreprocessConfig
-from data_shards.reader import ShardSet
+from data_shards.reader import ShardSet, Target
 from data_shards.sample import Sample, SampleMeta
 
 NUM_SAMPLES = 64
@@ -41,9 +41,9 @@ def main() -> None:
 
 
 def _compare(folder: Path, what: str) -> list[dict[str, object]]:
-    shards = ShardSet(folder, splits=("train",))
+    shards = ShardSet(folder, splits=("train",), target=Target("engagement"))
     url = str(folder / "train-000000.tar")
-    stream = DrawStream(shards.labels("engagement"), 0, "shuffled", 4)
+    stream = DrawStream(shards.view.levels_N, 0, "shuffled", 4)
     shards.read(0)  # the index is read once a run, as webdataset's imports are
 
     def ours() -> int:
@@ -58,7 +58,7 @@ def _compare(folder: Path, what: str) -> list[dict[str, object]]:
 
     def ours_decoded() -> int:
         """Batches of tensors, decoded by one thread."""
-        batches = training_batches(shards, stream, label="engagement", microbatch=4, rank=0, world_size=1, start=0, num_threads=1)
+        batches = training_batches(shards, stream, inputs=("frames",), microbatch=4, rank=0, world_size=1, start=0, num_threads=1)
         return sum(len(batch.clip_ids) for batch in islice(batches, NUM_SAMPLES // 4))
 
     def theirs_decoded() -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 from cluster.home import home
 from data_shards.listing import ListedClip
 from data_shards.simulation import SimulationSettings, generate
+from data_shards.source import file_of
 
 __all__ = ["benchmark_clips"]
 
@@ -22,4 +23,4 @@ def benchmark_clips() -> tuple[str, list[ListedClip]]:
 
 
 def _clip(path: Path) -> ListedClip:
-    return ListedClip(clip_id=path.name, path=path, subject="benchmark", split="train", labels={"engagement": 0})
+    return ListedClip(clip_id=path.name, video=file_of(path), subject="benchmark", split="train", labels={"engagement": 0})

@@ -50,7 +50,7 @@ def run_demo(*, clips: int, workers: int, port: int, settings: Sequence[str], ke
     console.rule(f"3  train with {workers} Ray Train workers")
     run_id = new_run_id("demo")
     job = TrainingJob(
-        run=run, data=shards, run_id=run_id, run_folder=run_folder(run_id), mlflow_uri=mlflow_uri(), workers=workers
+        run=run, data=str(shards), run_id=run_id, run_folder=run_folder(run_id), mlflow_uri=mlflow_uri(), workers=workers
     )
     with TrainingDisplay() as display:
         result = run_on_ray(job, display)
@@ -83,16 +83,18 @@ def _crown(run_id: str) -> str:
 def _ask_for_scores(url: str, listing: Listing) -> None:
     """Score two clips of people the model never saw, of the lowest and the highest level, over HTTP."""
     for level in (0, len(ENGAGEMENT_LEVELS) - 1):
-        clip = _some_test_clip(listing, level)
+        video = _some_test_clip(listing, level).video
+        assert video is not None, "simulated clips are videos"
+        name = Path(video.name).name
         try:
-            with clip.path.open("rb") as file:
-                answer = httpx.post(f"{url}/v1/score", files={"clip": (clip.path.name, file)}, timeout=120)
+            with video.local() as path, path.open("rb") as file:
+                answer = httpx.post(f"{url}/v1/score", files={"clip": (name, file)}, timeout=120)
             answer.raise_for_status()
         except httpx.HTTPError as error:
-            raise ServiceError(f"{url}/v1/score: no score for {clip.path.name} ({error}); look at Ray's logs") from None
+            raise ServiceError(f"{url}/v1/score: no score for {name} ({error}); look at Ray's logs") from None
         content = answer.json()
         console.print(
-            f"{clip.path.name} (simulated, made as '{ENGAGEMENT_LEVELS[level]}'): scored '{content['level']}', "
+            f"{name} (simulated, made as '{ENGAGEMENT_LEVELS[level]}'): scored '{content['level']}', "
             f"score {content['score']:+.2f}, {content['timings']['total_ms']:.0f} ms"
         )
 

@@ -4,6 +4,7 @@
 .rapt/runs/RUN/    run.json, events.jsonl, checkpoints/, bundle/
 .rapt/simulated/   generated clips
 .rapt/shards/      the demo's shards
+.rapt/cache/       shards fetched from a bucket, bounded
 """
 
 import os
@@ -12,8 +13,9 @@ import time
 from pathlib import Path
 
 from data_shards.errors import ConfigError
+from data_shards.shard_cache import CacheSettings
 
-__all__ = ["home", "mlflow_uri", "new_run_id", "run_folder", "shown"]
+__all__ = ["absolute_uri", "cache_settings", "home", "mlflow_uri", "new_run_id", "run_folder", "shown"]
 
 
 def home() -> Path:
@@ -29,6 +31,16 @@ def home() -> Path:
 def mlflow_uri() -> str:
     """The tracking server's address, or the embedded sqlite database below the state folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow' / 'mlflow.db'}"
+
+
+def cache_settings(max_gib: float) -> CacheSettings:
+    """The cache for shards that lie in a bucket."""
+    return CacheSettings(home() / "cache", int(max_gib * 2**30))
+
+
+def absolute_uri(uri: str) -> str:
+    """A folder's absolute path; an address with a scheme as it is."""
+    return uri if "://" in uri else str(Path(uri).absolute())
 
 
 def shown(path: Path) -> str:

@@ -10,6 +10,7 @@ import torch
 from data_shards.atomic import write_whole
 from data_shards.errors import ConfigError, DataError, ModelError
 from data_shards.manifest import read_manifest
+from data_shards.shard_cache import CacheSettings
 from training.commit import current_commit
 from training.config import RunConfig
 from training.events import EventLog, Listener
@@ -26,12 +27,13 @@ class TrainingJob:
     """All that a run needs, as plain values, so that it can be sent to a worker and stored in run.json."""
 
     run: RunConfig
-    data: Path
+    data: str
     run_id: str
     run_folder: Path
     mlflow_uri: str
     workers: int = 1
     gpus_per_worker: float = 0.0
+    cache: CacheSettings | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,7 @@ def save_job(job: TrainingJob) -> None:
         return
     content = {
         "run": job.run.model_dump(mode="json"),
-        "data": str(job.data),
+        "data": job.data,
         "data_digest": manifest.digest,
         "run_id": job.run_id,
         "workers": job.workers,
@@ -72,13 +74,13 @@ def save_job(job: TrainingJob) -> None:
         raise DataError(f"{job.run_folder}: cannot be written ({error.strerror}); make room, or set RAPT_HOME") from None
 
 
-def load_job(run_folder: Path, *, data: Path | None, mlflow_uri: str) -> TrainingJob:
+def load_job(run_folder: Path, *, data: str | None, mlflow_uri: str) -> TrainingJob:
     """The job of an earlier run, to resume it; its own data, unless the same lie elsewhere now."""
     content = _stored(run_folder)
     try:
         return TrainingJob(
             run=RunConfig.model_validate(content["run"]),
-            data=data or Path(content["data"]),
+            data=data or str(content["data"]),
             run_id=content["run_id"],
             run_folder=run_folder,
             mlflow_uri=mlflow_uri,
@@ -114,7 +116,16 @@ def run_worker(
     Returns None on the other workers, and where stop_after_step ended the run before it was whole.
     """
     if not world.is_first:
-        train(job.run, job.data, job.run_folder, run_id=job.run_id, world=world, device=device, stop_after_step=stop_after_step)
+        train(
+            job.run,
+            job.data,
+            job.run_folder,
+            run_id=job.run_id,
+            world=world,
+            device=device,
+            cache=job.cache,
+            stop_after_step=stop_after_step,
+        )
         return None
     tracker = MlflowTracker(job.mlflow_uri, job.run, run_id=job.run_id, tags=_tags(job))
     events = EventLog(job.run_folder / "events.jsonl")
@@ -127,6 +138,7 @@ def run_worker(
             run_id=job.run_id,
             world=world,
             device=device,
+            cache=job.cache,
             listeners=(events, tracker, *listeners),
             stop_after_step=stop_after_step,
         )

@@ -73,6 +73,8 @@ class TrainingDisplay:
                 f"run {event.run_id}: {event.num_parameters:,} parameters, {event.total_steps} steps of "
                 f"{event.global_batch} clips" + (f", resumed at step {event.start_step}" if event.start_step else "")
             )
+            if event.num_dropped:
+                progress_console.print(f"{event.num_dropped} training clips have no level in this view and are left out")
             for name in event.skipped:
                 progress_console.print(f"checkpoint {name} is damaged and was passed over", style="yellow")
         elif isinstance(event, StepDone):

@@ -36,6 +36,7 @@ _CONTAINERS: tuple[tuple[int, bytes], ...] = (
 )
 
 
+_HEADERS_BYTES = 2**20
 _TIE_S = 0.001
 _ROTATING_FORMATS = ("mov", "matroska")  # ffmpeg's names of the containers that can say "turn me"
 _RGBA_WIDTHS = frozenset({16, 24, 48, 72})  # decord 0.6.0 gives four channels at these widths and fails: its issues 93, 336
@@ -104,6 +105,8 @@ def decode_clip(
         picked = np.clip(shown, 0, len(reader) - 1)
         frames = reader.get_batch(picked.tolist()).asnumpy()
     except (DECORDError, RuntimeError, ValueError, IndexError) as error:
+        if _is_encrypted(path):
+            raise ClipError(f"{path.name}: protected by a password or a key; hand in the clip without protection") from None
         raise ClipError(f"{path.name}: damaged, cannot be decoded ({_short(error)}); re-encode it") from None
     return DecodedClip(
         frames_THWC=np.ascontiguousarray(frames),
@@ -177,6 +180,14 @@ def _open(path: Path, *, width: int = -1, height: int = -1):  # type: ignore[no-
         return decord.VideoReader(str(path), width=width, height=height, num_threads=1)
     except (decord.DECORDError, RuntimeError) as error:
         raise ClipError(f"{path.name}: damaged, cannot be decoded ({_short(error)}); re-encode it") from None
+
+
+def _is_encrypted(path: Path) -> bool:
+    """Whether an mp4 says that its pictures are encrypted (ISO/IEC 23001-7): its sample entry is then `encv`."""
+    with path.open("rb") as file:  # the headers lie at the beginning or at the end
+        head = file.read(_HEADERS_BYTES)
+        file.seek(max(0, path.stat().st_size - _HEADERS_BYTES))
+        return head[4:8] == b"ftyp" and b"encv" in head + file.read()
 
 
 def _short(error: Exception) -> str:

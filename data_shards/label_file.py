@@ -4,59 +4,67 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from data_shards.errors import DataError
+from data_shards.errors import ClipError, DataError
+from data_shards.source import Source
 
-__all__ = ["parse_level", "read_label_rows"]
+__all__ = ["decode_text", "parse_level", "read_label_rows"]
+
+_DELIMITERS = (",", ";", "\t")  # spreadsheets write what their language's decimal comma leaves free
 
 
-def read_label_rows(path: Path, *, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, row) with names and values stripped of spaces; extra columns are kept.
+def read_label_rows(source: Source, name: str, *, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line number, row) of the file `name`, names and values stripped of spaces; extra columns are kept.
 
-    A byte order mark and UTF-16 are understood. DataError where the file or a required column is missing.
+    A byte order mark, UTF-16, and semicolons or tabs for commas are understood. DataError where the file or a required
+    column is missing.
     """
-    rows = _rows(path)
-    header = [name.strip() for name in next(rows, [])]
-    repeated = [name for name, count in Counter(header).items() if count > 1]
+    place = f"{source.uri.rstrip('/')}/{name}"
+    text = decode_text(source.read(name), place=place)
+    rows = _rows(text, _delimiter(text, required), place)
+    header = [column.strip() for column in next(rows, [])]
+    repeated = [column for column, count in Counter(header).items() if count > 1]
     if repeated:
-        raise DataError(f"{path}: two columns are named '{repeated[0]}'; keep one")
-    missing = [name for name in required if name not in header]
+        raise DataError(f"{place}: two columns are named '{repeated[0]}'; keep one")
+    missing = [column for column in required if column not in header]
     if missing:
         raise DataError(
-            f"{path}: no column named '{missing[0]}' (it has: {', '.join(header) or 'none'}); "
+            f"{place}: no column named '{missing[0]}' (it has: {', '.join(header) or 'none'}); "
             f"the first line must name the columns {', '.join(required)}"
         )
     for number, values in enumerate(rows, start=2):
         if any(value.strip() for value in values):
             padded = [*values, *[""] * (len(header) - len(values))]
-            yield number, {name: value.strip() for name, value in zip(header, padded, strict=False)}
+            yield number, {column: value.strip() for column, value in zip(header, padded, strict=False)}
 
 
 def parse_level(text: str, *, num_levels: int, place: str, column: str) -> int:
-    """A label as an int in [0, num_levels). DataError names the place and the column."""
+    """A label as an int in [0, num_levels). ClipError names the place and the column."""
+    if not text:
+        raise ClipError(f"{place}: {column} is empty: not labelled yet")
     if text not in map(str, range(num_levels)):
-        raise DataError(f"{place}: {column} is '{text[:40]}', outside its range 0 to {num_levels - 1}; mend the label file")
+        raise ClipError(f"{place}: {column} is '{text[:40]}', outside its range 0 to {num_levels - 1}; mend the label file")
     return int(text)
 
 
-def _rows(path: Path) -> Iterator[list[str]]:
-    reader = csv.reader(io.StringIO(_text(path), newline=""), skipinitialspace=True, strict=True)
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise DataError(f"{path} line {reader.line_num}: not readable as CSV ({error}); mend the label file") from None
-
-
-def _text(path: Path) -> str:
-    if path.exists() and not path.is_file():
-        raise DataError(f"{path}: not a plain file; name the folder that holds the label file")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: the label file cannot be read ({error.strerror}); check the source folder") from None
+def decode_text(content: bytes, *, place: str) -> str:
+    """Text in UTF-8 or, with its byte order mark, UTF-16. DataError where it is neither."""
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         return content.decode(encoding)
     except UnicodeDecodeError:
-        raise DataError(f"{path}: not text in UTF-8 or UTF-16; save the label file as UTF-8") from None
+        raise DataError(f"{place}: not text in UTF-8 or UTF-16; save the label file as UTF-8") from None
+
+
+def _delimiter(text: str, required: Sequence[str]) -> str:
+    """The one that makes the first line name most of the required columns."""
+    header = text.split("\n", 1)[0]
+    return max(_DELIMITERS, key=lambda mark: len({part.strip(' "\r') for part in header.split(mark)} & set(required)))
+
+
+def _rows(text: str, delimiter: str, place: str) -> Iterator[list[str]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(f"{place} line {reader.line_num}: not readable as CSV ({error}); mend the label file") from None

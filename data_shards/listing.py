@@ -1,14 +1,27 @@
 """What a dataset says before any video is opened: which clips there are, with their labels, subjects and splits."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from data_shards.schema import Stored
+from data_shards.source import SourceFile
 
-__all__ = ["ENGAGEMENT_LEVELS", "SPLITS", "ListedClip", "Listing", "Reject"]
+__all__ = [
+    "ENGAGEMENT_LEVELS",
+    "NO_LEVEL",
+    "SPLITS",
+    "FeatureFile",
+    "ListedClip",
+    "Listing",
+    "Reject",
+]
 
 SPLITS = ("train", "validation", "test")
 ENGAGEMENT_LEVELS = ("very low", "low", "high", "very high")  # DAiSEE's four levels, label 0 to 3
+NO_LEVEL = -1  # a clip that is not labelled with one of a label's levels; training leaves it out
 
 
 class Reject(Stored):
@@ -20,27 +33,43 @@ class Reject(Stored):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListedClip:
-    """A labelled clip: a video file, what it shows and to which split it belongs.
+class FeatureFile:
+    """A file that holds features of one clip, and how it is read: a name in `data_shards.features.READERS`."""
 
-    labels: label name to level, e.g. {"engagement": 3}; session: a recording sitting, where the dataset knows it;
-    extra: further columns of the dataset's own label file, kept as text.
+    file: SourceFile
+    reader: Literal["openface_csv"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedClip:
+    """A labelled clip: a video, features somebody computed from it, or both, and to which split it belongs.
+
+    labels: label name to level, e.g. {"engagement": 3}, or NO_LEVEL; session: a recording sitting, where the dataset
+    knows it; extra: further columns of the dataset's own label file, kept as text; features: name to float32 array, or
+    to the file that holds it.
     """
 
     clip_id: str
-    path: Path
     subject: str
     split: str
     labels: dict[str, int]
+    video: SourceFile | None = None
+    features: dict[str, npt.NDArray[np.float32] | FeatureFile] = field(default_factory=dict, compare=False)
     session: str = ""
     extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def source_name(self) -> str:
+        """What the clip is called where it came from, for a person to find it."""
+        return self.video.name if self.video else self.clip_id
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
     """All clips of a dataset in their published order, and the entries that could not become clips.
 
-    label_names: label name to the names of its levels, lowest first; simulated: no real person is in any clip.
+    label_names: label name to the names of its levels, lowest first; simulated: no real person is in any clip;
+    notice: what a reader of any figure on this dataset must know; extractors: feature name to who computed it.
     """
 
     dataset: str
@@ -48,3 +77,5 @@ class Listing:
     clips: tuple[ListedClip, ...]
     rejects: tuple[Reject, ...] = ()
     simulated: bool = False
+    notice: str = ""
+    extractors: dict[str, dict[str, str]] = field(default_factory=dict)

@@ -5,32 +5,45 @@ Letters: B clips, T frames, C = 3 RGB channels, H height, W width.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data_shards.errors import ConfigError
+from data_shards.errors import ConfigError, ShardError
+from data_shards.listing import NO_LEVEL
 from data_shards.order import DrawStream
 from data_shards.reader import ShardSet
-from data_shards.sample import Sample
+from data_shards.sample import FRAMES, Sample
 
 __all__ = ["Batch", "ClipInputs", "batch_of", "read_in_order", "training_batches"]
 
 _BATCHES_AHEAD = 3
+_DRAWS_AHEAD = 1024  # of the draw stream, whose shards are fetched before they are needed where they lie in a bucket
 
 
 class ClipInputs(NamedTuple):
-    """What a model reads. frames_BTCHW uint8 RGB in [0, 255]; draw_keys_B int64, the source of what is random in training."""
+    """What a model reads. frames_BTCHW uint8 RGB in [0, 255], T = 0 where the model reads none; draw_keys_B int64, the
+    source of what is random in training; features: name to float32 (B, ...)."""
 
     frames_BTCHW: Tensor
     draw_keys_B: Tensor
+    features: Mapping[str, Tensor] = MappingProxyType({})
 
     def to(self, device: torch.device) -> "ClipInputs":
-        return ClipInputs(*(tensor.to(device, non_blocking=True) for tensor in self))
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> "ClipInputs":
+        """In page-locked memory, from which a copy to a GPU does not hold up the host."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "ClipInputs":
+        features = {name: change(values) for name, values in self.features.items()}
+        return ClipInputs(change(self.frames_BTCHW), change(self.draw_keys_B), features)
 
 
 class Batch(NamedTuple):
@@ -42,37 +55,64 @@ class Batch(NamedTuple):
     subjects: tuple[str, ...]
 
 
-def batch_of(samples: Sequence[Sample], *, label: str | None, draw_keys: Sequence[int] | None = None) -> Batch:
-    """Decode samples of one frame size into a batch. label None: the clips have none (serving), labels_B is -1."""
-    frames = np.empty((len(samples), *samples[0].frame_shape()), dtype=np.uint8)
-    for row, sample in enumerate(samples):
-        sample.decode_frames(out=frames[row])
-    frames_BTHWC = torch.from_numpy(frames)
-    levels = [-1 if label is None else sample.meta.labels[label] for sample in samples]
-    keys = draw_keys if draw_keys is not None else [0] * len(samples)
+def batch_of(
+    samples: Sequence[Sample],
+    *,
+    inputs: Sequence[str],
+    levels: Sequence[int] | None = None,
+    draw_keys: Sequence[int] | None = None,
+) -> Batch:
+    """Decode samples into a batch of the inputs named: `frames`, all of one size, or features, all of one shape.
+
+    levels None: the clips have none (serving), labels_B is -1. ShardError where the shapes differ.
+    """
+    num_clips = len(samples)
+    keys = torch.tensor(list(draw_keys) if draw_keys is not None else [0] * num_clips, dtype=torch.int64)
+    features = {name: _stacked(samples, name) for name in inputs if name != FRAMES}
     return Batch(
-        inputs=ClipInputs(frames_BTHWC.permute(0, 1, 4, 2, 3), torch.tensor(list(keys), dtype=torch.int64)),
-        labels_B=torch.tensor(levels, dtype=torch.int64),
+        inputs=ClipInputs(_frames(samples, read=FRAMES in inputs), keys, features),
+        labels_B=torch.tensor(list(levels) if levels is not None else [NO_LEVEL] * num_clips, dtype=torch.int64),
         clip_ids=tuple(sample.meta.clip_id for sample in samples),
         subjects=tuple(sample.meta.subject for sample in samples),
     )
+
+
+def _frames(samples: Sequence[Sample], *, read: bool) -> Tensor:
+    """frames_BTCHW, the memory in BTHWC as the decoder writes it."""
+    shape = samples[0].frame_shape() if read else (0, 0, 0, 3)
+    frames_BTHWC = np.empty((len(samples), *shape), dtype=np.uint8)
+    for row, sample in enumerate(samples if read else ()):
+        sample.decode_frames(out=frames_BTHWC[row])
+    return torch.from_numpy(frames_BTHWC).permute(0, 1, 4, 2, 3)
+
+
+def _stacked(samples: Sequence[Sample], name: str) -> Tensor:
+    arrays = [sample.features[name] for sample in samples]
+    for sample, values in zip(samples, arrays, strict=True):
+        if values.shape != arrays[0].shape:
+            raise ShardError(
+                f"clip {sample.meta.clip_id}: its '{name}' is {values.shape}, another's in the batch {arrays[0].shape}; "
+                "a model that reads it needs one shape"
+            )
+    return torch.from_numpy(np.stack(arrays))
 
 
 def training_batches(
     shards: ShardSet,
     stream: DrawStream,
     *,
-    label: str,
+    inputs: Sequence[str],
     microbatch: int,
     rank: int,
     world_size: int,
     start: int,
     num_threads: int,
-) -> Iterator[Batch]:
+    pin: bool = False,
+) -> Generator[Batch]:
     """This rank's endless microbatches from global position `start` on, each of `microbatch` clips.
 
     One global microbatch is world_size x microbatch draws, cut among the ranks by rank, so every world size reads
-    the same sequence. stream.global_batch must be a multiple of it.
+    the same sequence. stream.global_batch must be a multiple of it. pin: batches lie in page-locked memory, for a GPU.
     """
     step = microbatch * world_size
     if stream.global_batch % step:
@@ -82,31 +122,51 @@ def training_batches(
         )
 
     def jobs() -> Iterator[tuple[list[int], list[int]]]:
-        position = start + rank * microbatch
+        position, asked = start + rank * microbatch, start
         while True:
+            if shards.is_remote and position >= asked - _DRAWS_AHEAD // 2:
+                shards.prefetch(stream.draws(asked, _DRAWS_AHEAD)[0].tolist())
+                asked += _DRAWS_AHEAD
             indices, keys = stream.draws(position, microbatch)
             yield indices.tolist(), keys.tolist()
             position += step
 
-    yield from _prefetched(shards, jobs(), label=label, num_threads=num_threads)
+    yield from _prefetched(shards, jobs(), inputs=inputs, num_threads=num_threads, pin=pin)
 
 
 def read_in_order(
-    shards: ShardSet, *, label: str, batch: int, rank: int = 0, world_size: int = 1, num_threads: int = 1
-) -> Iterator[Batch]:
+    shards: ShardSet,
+    *,
+    inputs: Sequence[str],
+    batch: int,
+    rank: int = 0,
+    world_size: int = 1,
+    num_threads: int = 1,
+    pin: bool = False,
+) -> Generator[Batch]:
     """Every sample once, in order, for evaluation: rank r reads samples r, r + world_size, ...; the last batch may be short."""
     mine = range(rank, len(shards), world_size)
-    jobs = ((list(mine[at : at + batch]), [0] * len(mine[at : at + batch])) for at in range(0, len(mine), batch))
-    yield from _prefetched(shards, jobs, label=label, num_threads=num_threads)
+
+    def jobs() -> Iterator[tuple[list[int], list[int]]]:
+        for at in range(0, len(mine), batch):
+            if shards.is_remote:
+                shards.prefetch(mine[at : at + _DRAWS_AHEAD])
+            yield list(mine[at : at + batch]), [0] * len(mine[at : at + batch])
+
+    yield from _prefetched(shards, jobs(), inputs=inputs, num_threads=num_threads, pin=pin)
 
 
 def _prefetched(
-    shards: ShardSet, jobs: Iterator[tuple[list[int], list[int]]], *, label: str, num_threads: int
-) -> Iterator[Batch]:
+    shards: ShardSet, jobs: Iterator[tuple[list[int], list[int]]], *, inputs: Sequence[str], num_threads: int, pin: bool
+) -> Generator[Batch]:
     """Batches in the jobs' order, a few of them read and decoded ahead."""
 
+    levels_N = shards.view.levels_N
+
     def read(indices: list[int], keys: list[int]) -> Batch:
-        return batch_of([shards.read(index) for index in indices], label=label, draw_keys=keys)
+        samples = [shards.read(index, inputs) for index in indices]
+        batch = batch_of(samples, inputs=inputs, levels=levels_N[indices].tolist(), draw_keys=keys)
+        return batch._replace(inputs=batch.inputs.pinned()) if pin else batch
 
     pool = ThreadPoolExecutor(num_threads, thread_name_prefix="rapt-loader")
     ahead: deque[Future[Batch]] = deque()

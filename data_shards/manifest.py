@@ -1,7 +1,7 @@
 """The records beside the tars: one index a shard, one manifest a set. Only the manifest crosses from shards to training.
 
 A set of shards is a folder:
-    train-000000.tar              a plain WebDataset tar: KEY.frames.mjpeg and KEY.json of each sample
+    train-000000.tar              a plain WebDataset tar: KEY.json, KEY.frames.mjpeg and KEY.FEATURE.npy of each sample
     train-000000.index.json       where each member lies in the tar; written after it, so it marks the shard as whole
     manifest.json                 every shard, the splits, the preprocessing; written last. Its sha256 is the data version
     rejects.jsonl                 every clip left out, with its reason
@@ -14,9 +14,10 @@ from pathlib import Path
 from pydantic import model_validator
 
 from data_shards.errors import ShardError
-from data_shards.listing import SPLITS, Reject
+from data_shards.listing import NO_LEVEL, SPLITS, Reject
 from data_shards.preprocess import PreprocessConfig
 from data_shards.schema import Stored
+from data_shards.store import Store, open_store
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -31,7 +32,7 @@ __all__ = [
     "read_manifest",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}\.tar")
 SIMULATED_NOTICE = "simulated clips of drawn people: no person was filmed, and no figure on these clips is a result on people"
 
@@ -48,7 +49,10 @@ class IndexedSample(Stored):
 
 
 class ShardIndex(Stored):
-    """`NAME.index.json`. plan_sha256 says from which clips and settings the shard was made."""
+    """`NAME.index.json`. plan_sha256 says from which clips and settings the shard was made.
+
+    features: the shape of each feature that any sample has, with 0 for a length that is not the same in all.
+    """
 
     schema_version: int
     shard: str
@@ -56,6 +60,7 @@ class ShardIndex(Stored):
     plan_sha256: str
     size_bytes: int
     sha256: str
+    features: dict[str, tuple[int, ...]]
     samples: tuple[IndexedSample, ...]
     rejects: tuple[Reject, ...]
 
@@ -89,7 +94,11 @@ class SplitSummary(Stored):
 
 
 class Manifest(Stored):
-    """`manifest.json`. label_names: label name to the names of its levels, lowest first; notice: what a reader must know."""
+    """`manifest.json`. label_names: label name to the names of its levels, lowest first; notice: what a reader must know.
+
+    preprocess: how videos became frames, None where the set holds no frames. features: name to shape, with 0 for a
+    length that differs from sample to sample. extractors: who made the frames and each feature.
+    """
 
     format: str = "rapt-shards"
     schema_version: int
@@ -97,7 +106,8 @@ class Manifest(Stored):
     simulated: bool
     notice: str
     label_names: dict[str, tuple[str, ...]]
-    preprocess: PreprocessConfig
+    preprocess: PreprocessConfig | None
+    features: dict[str, tuple[int, ...]]
     extractors: dict[str, dict[str, str]]
     splits: dict[str, SplitSummary]
     shards: tuple[ShardEntry, ...]
@@ -109,7 +119,7 @@ class Manifest(Stored):
             raise ValueError("no label is named")
         for shard in self.shards:
             for name, levels in shard.labels.items():
-                if levels and not 0 <= min(levels) <= max(levels) < len(self.label_names.get(name, ())):
+                if levels and not NO_LEVEL <= min(levels) <= max(levels) < len(self.label_names.get(name, ())):
                     raise ValueError(f"{shard.name} has a level of '{name}' that has no name")
         return self
 
@@ -124,14 +134,16 @@ def index_name(shard: str) -> str:
     return shard.removesuffix(".tar") + ".index.json"
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read `folder/manifest.json`. ShardError where it is missing, damaged or of another schema version."""
-    path = folder / "manifest.json"
+def read_manifest(store: Store | str | Path) -> Manifest:
+    """Read `manifest.json` of a folder or a bucket. ShardError where it is missing, damaged or of another schema version."""
+    if not isinstance(store, Store):
+        store = open_store(store)
+    path = f"{store.uri}/manifest.json"
     try:
-        content = path.read_bytes()
+        content = store.read("manifest.json")
     except FileNotFoundError:
         raise ShardError(
-            f"{folder}: no manifest.json there, so no whole set of shards; run `rapt shards build` with this folder as OUT"
+            f"{store.uri}: no manifest.json there, so no whole set of shards; run `rapt shards build` with this as OUT"
         ) from None
     except OSError as error:
         raise ShardError(f"{path}: cannot be read ({error.strerror}); check the folder and its permissions") from None

@@ -9,6 +9,8 @@ Samplers:
     class_complete  every batch holds every class (Abedi and Khan 2021, section III): in each batch one seat a class,
                     filled from that class's own endless cycle of permutations, and the other seats from the whole set's.
                     [choice] the paper does not say how many seats; L = N rounded up to whole batches.
+    windowed        the shards in a shuffled order, `window_shards` of them mixed at a time; L = N. For sets in a bucket that
+                    are larger than the local cache: each shard is fetched once an epoch
 """
 
 from dataclasses import dataclass, field
@@ -22,9 +24,9 @@ from data_shards.hashing import mix64, seed_of
 
 __all__ = ["DrawStream", "Sampler", "permutation"]
 
-Sampler = Literal["shuffled", "class_complete"]
+Sampler = Literal["shuffled", "class_complete", "windowed"]
 
-_STREAM_ORDER, _STREAM_CLASS, _STREAM_SEAT, _STREAM_KEY = 1, 2, 3, 4  # words that keep the hash streams apart
+_STREAM_ORDER, _STREAM_CLASS, _STREAM_SEAT, _STREAM_KEY, _STREAM_SHARD = 1, 2, 3, 4, 5  # words that keep the hash streams apart
 _ALL_CLASSES = -1
 
 
@@ -37,18 +39,22 @@ def permutation(num_items: int, seed: int) -> npt.NDArray[np.int64]:
 class DrawStream:
     """The endless stream of draws from a set of samples with `labels_N` levels.
 
-    global_batch: samples an optimiser step; class_complete fills its seats batch by batch.
+    global_batch: samples an optimiser step; class_complete fills its seats batch by batch. shard_starts: the number of
+    each shard's first sample, and N at the end; needed by windowed.
     """
 
     labels_N: npt.NDArray[np.int64]
     seed: int
     sampler: Sampler
     global_batch: int
+    shard_starts: npt.NDArray[np.int64] | None = None
+    window_shards: int = 64
     _epochs: dict[int, npt.NDArray[np.int64]] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.labels_N) == 0:
             raise ConfigError("the training split holds no sample; build shards with clips in it, or name another split")
+        assert self.sampler != "windowed" or self.shard_starts is not None, "windowed mixes shards, it has to know them"
         num_classes = len(np.unique(self.labels_N))
         if self.sampler == "class_complete" and self.global_batch < num_classes:
             raise ConfigError(
@@ -59,7 +65,7 @@ class DrawStream:
     @property
     def epoch_length(self) -> int:
         """L: draws an epoch."""
-        if self.sampler == "shuffled":
+        if self.sampler != "class_complete":
             return len(self.labels_N)
         return -(-len(self.labels_N) // self.global_batch) * self.global_batch
 
@@ -83,12 +89,23 @@ class DrawStream:
         if epoch not in self._epochs:
             for old in [e for e in self._epochs if e < epoch - 1]:
                 del self._epochs[old]
-            make = self._shuffled if self.sampler == "shuffled" else self._class_complete
-            self._epochs[epoch] = make(epoch)
+            make = {"shuffled": self._shuffled, "class_complete": self._class_complete, "windowed": self._windowed}
+            self._epochs[epoch] = make[self.sampler](epoch)
         return self._epochs[epoch]
 
     def _shuffled(self, epoch: int) -> npt.NDArray[np.int64]:
         return permutation(len(self.labels_N), seed_of(self.seed, _STREAM_ORDER, epoch))
+
+    def _windowed(self, epoch: int) -> npt.NDArray[np.int64]:
+        assert self.shard_starts is not None
+        sizes_S = np.diff(self.shard_starts)
+        shards_S = permutation(len(sizes_S), seed_of(self.seed, _STREAM_SHARD, epoch))
+        # the window of each sample's shard, then a random word: sorting by both mixes within windows alone
+        window_of_shard_S = np.empty(len(sizes_S), dtype=np.int64)
+        window_of_shard_S[shards_S] = np.arange(len(sizes_S)) // self.window_shards
+        window_N = np.repeat(window_of_shard_S, sizes_S)
+        words_N = mix64(seed_of(self.seed, _STREAM_ORDER, epoch), np.arange(len(self.labels_N)))
+        return np.lexsort((words_N, window_N)).astype(np.int64)
 
     def _class_complete(self, epoch: int) -> npt.NDArray[np.int64]:
         classes = np.unique(self.labels_N)

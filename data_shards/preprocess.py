@@ -1,22 +1,25 @@
-"""One function from a video file to a Sample, used by sharding and by serving alike, so what is served is what was trained.
+"""One function from a clip to a Sample, used by sharding and by serving alike, so what is served is what was trained.
 
 The JPEG round trip is part of it: a model never sees a frame that did not go through the stored form.
 """
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from data_shards.decode import DecodeLimits, decode_clip
-from data_shards.errors import ClipError
+from data_shards.errors import ClipError, DataError
+from data_shards.features import clip_features
 from data_shards.listing import ListedClip
 from data_shards.sample import Sample, SampleMeta, encode_frames
 from data_shards.schema import Stored
+from data_shards.source import file_of
 
 __all__ = ["PreprocessConfig", "preprocess", "preprocess_file"]
 
@@ -36,41 +39,49 @@ class PreprocessConfig(Stored):
 
 
 def preprocess(clip: ListedClip, config: PreprocessConfig, limits: DecodeLimits | None = None) -> Sample:
-    """Decode, scale and JPEG-encode one clip. Raises ClipError with the reason where it cannot be used."""
+    """Decode, scale and JPEG-encode a clip's video, where it has one, and read its features.
+
+    Raises ClipError with the reason where the clip cannot be used.
+    """
     try:
-        return _preprocess(clip, config, limits)
-    except (ClipError, OSError):
+        features = clip_features(clip)
+        if clip.video is None:
+            content = hashlib.sha256(b"".join(values.tobytes() for values in features.values())).hexdigest()
+            return Sample(meta=SampleMeta(**_known(clip), source_sha256=content), features=features)
+        with clip.video.local() as path:
+            return replace(_decode_video(clip, path, config, limits), features=features)
+    except (DataError, OSError):  # of a clip, or of the bucket it lies in
         raise
     except Exception as error:  # a decoder meets files that nobody foresaw; one clip must not end a build or a server
-        raise ClipError(f"{clip.path.name}: cannot be decoded ({type(error).__name__}); re-encode it") from error
+        raise ClipError(f"{clip.source_name}: cannot be decoded ({type(error).__name__}); re-encode it") from error
 
 
-def _preprocess(clip: ListedClip, config: PreprocessConfig, limits: DecodeLimits | None) -> Sample:
-    decoded = decode_clip(clip.path, num_frames=config.num_frames, frame_size=_scaled_size(config), limits=limits)
+def _decode_video(clip: ListedClip, path: Path, config: PreprocessConfig, limits: DecodeLimits | None) -> Sample:
+    decoded = decode_clip(path, num_frames=config.num_frames, frame_size=_scaled_size(config), limits=limits)
     square_THWC = _to_square(decoded.frames_THWC, config.size_px)
     frames_mjpeg, offsets = encode_frames(square_THWC, quality=config.jpeg_quality)
     meta = SampleMeta(
-        clip_id=clip.clip_id,
-        subject=clip.subject,
-        session=clip.session,
-        split=clip.split,
-        labels=clip.labels,
+        **_known(clip),
+        source_sha256=_sha256(path),
         fps=decoded.fps,
         duration_s=decoded.duration_s,
         num_source_frames=decoded.num_frames,
         source_width_px=decoded.source_width_px,
         source_height_px=decoded.source_height_px,
-        source_sha256=_sha256(clip.path),
         frame_times_s=tuple(decoded.times_T.tolist()),
         jpeg_offsets=offsets,
-        extra=clip.extra,
     )
     return Sample(meta=meta, frames_mjpeg=frames_mjpeg)
 
 
+def _known(clip: ListedClip) -> dict[str, Any]:
+    """The fields of a sample's meta record that its listing gives."""
+    return {name: getattr(clip, name) for name in ("clip_id", "subject", "session", "split", "labels", "extra")}
+
+
 def preprocess_file(path: Path, config: PreprocessConfig, limits: DecodeLimits | None = None) -> Sample:
     """The same for a video file of which nothing is known: no label, subject or split. ClipError where it cannot be used."""
-    return preprocess(ListedClip(clip_id=path.name, path=path, subject="", split="", labels={}), config, limits)
+    return preprocess(ListedClip(clip_id=path.name, video=file_of(path), subject="", split="", labels={}), config, limits)
 
 
 def _scaled_size(config: PreprocessConfig) -> Callable[[int, int], tuple[int, int]]:

@@ -1,8 +1,9 @@
-"""Read samples out of shards by their index: one `pread` a member, no tar library, no process state."""
+"""Read samples out of shards by their index: no tar library, no process state."""
 
 import hashlib
-import os
 from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -11,84 +12,155 @@ import numpy as np
 import numpy.typing as npt
 
 from data_shards.errors import ConfigError, ShardError
+from data_shards.label_views import LabelView, view_labels
+from data_shards.listing import NO_LEVEL
 from data_shards.manifest import Manifest, ShardEntry, ShardIndex, index_name, read_manifest
-from data_shards.sample import Sample, SampleMeta
+from data_shards.open_shards import OpenShards
+from data_shards.sample import FRAMES, Sample, member_of
+from data_shards.shard_cache import CacheSettings
+from data_shards.store import open_store
 
-__all__ = ["ShardSet"]
+__all__ = ["ShardSet", "Target"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is learned from a set: a label of the manifest, looked at in one of LABEL_VIEWS."""
+
+    label: str
+    view: str = "levels"
 
 
 class ShardSet:
-    """The samples of some splits of a shard folder, numbered 0 .. N - 1 in the manifest's order.
+    """The samples of some splits of a set of shards, numbered 0 .. N - 1 in the manifest's order.
 
-    Opening reads the manifest alone; a shard's index is read when one of its samples is first asked for. Safe to
-    share between threads: files are read with `pread`.
+    uri is a folder or s3://bucket/prefix; shards in a bucket are fetched whole into the cache that `cache` names.
+    target: only the samples that it labels are numbered; `num_dropped` counts the others. Opening reads the manifest
+    alone; a shard's index is read when one of its samples is first asked for. Safe to share between threads.
     """
 
-    def __init__(self, folder: str | Path, *, splits: tuple[str, ...], manifest: Manifest | None = None) -> None:
-        self.folder = Path(folder)
-        self.manifest = manifest or read_manifest(self.folder)
+    def __init__(
+        self,
+        uri: str | Path,
+        *,
+        splits: tuple[str, ...],
+        target: Target | None = None,
+        manifest: Manifest | None = None,
+        cache_settings: CacheSettings | None = None,
+    ) -> None:
+        self._store = open_store(uri)
+        self.uri = self._store.uri
+        self.manifest = manifest or read_manifest(self._store)
         unknown = [split for split in splits if split not in self.manifest.splits]
         if unknown:
             raise ConfigError(
-                f"{self.folder}: holds no split '{unknown[0]}' (it has: {', '.join(self.manifest.splits)}); name one of these"
+                f"{self.uri}: holds no split '{unknown[0]}' (it has: {', '.join(self.manifest.splits)}); name one of these"
             )
         self.splits = splits
+        self.target = target
         self._entries: tuple[ShardEntry, ...] = tuple(e for e in self.manifest.shards if e.split in splits)
         self._starts = [0, *accumulate(entry.num_samples for entry in self._entries)]
+        self._view = self._labels_seen() if target else None
+        self._places_N = np.arange(self._starts[-1])
+        if self._view:
+            self._places_N = np.flatnonzero(self._view.levels_N != NO_LEVEL)
         self._open_index = cache(self._read_index)
+        self._files = OpenShards(self._store, cache_settings)
 
     def __len__(self) -> int:
-        return self._starts[-1]
+        return len(self._places_N)
 
-    def labels(self, name: str) -> npt.NDArray[np.int64]:
-        """labels_N int64: the level of label `name` of every sample, from the manifest alone."""
-        if name not in self.manifest.label_names:
-            raise ConfigError(
-                f"{self.folder}: holds no label '{name}' (it has: {', '.join(self.manifest.label_names)}); set data.label to one"
-            )
-        return np.array([level for entry in self._entries for level in entry.labels[name]], dtype=np.int64)
+    @property
+    def is_remote(self) -> bool:
+        return self._files.is_remote
 
-    def read(self, number: int) -> Sample:
-        """Sample `number`. ShardError names the shard where its bytes are not what the index says."""
-        members = self.read_members(number)
-        meta = SampleMeta.from_bytes(
-            members["json"], origin=f"{self.folder / self._entries[self._shard_of(number)].name}: sample {number}"
+    @property
+    def num_dropped(self) -> int:
+        """Samples of the splits that the target does not label."""
+        return self._starts[-1] - len(self)
+
+    @property
+    def view(self) -> LabelView:
+        """The target's level names, the level of every numbered sample, and the levels' places on the engagement scale."""
+        assert self._view is not None, "a set is opened with a target where its levels are asked for"
+        return self._view._replace(levels_N=self._view.levels_N[self._places_N])
+
+    @property
+    def shard_starts(self) -> npt.NDArray[np.int64]:
+        """The number of each shard's first sample, of those that hold any numbered sample, and at the end N."""
+        starts = np.searchsorted(self._places_N, np.asarray(self._starts, dtype=np.int64))
+        return np.unique(starts).astype(np.int64)
+
+    def read(self, number: int, inputs: Sequence[str] | None = None) -> Sample:
+        """Sample `number` with the inputs named (`frames` or a feature; None: all). ShardError where its bytes are damaged."""
+        entry = self._entries[self._shard_of(number)]
+        return Sample.from_members(
+            self.read_members(number, inputs), origin=f"{self.uri}/{entry.name}: sample {int(self._places_N[number])}"
         )
-        return Sample(meta=meta, frames_mjpeg=members["frames.mjpeg"])
 
-    def read_members(self, number: int) -> dict[str, bytes]:
-        """The members of sample `number` as they are stored: extension to bytes."""
+    def read_members(self, number: int, inputs: Sequence[str] | None = None) -> dict[str, bytes]:
+        """The members of sample `number` as they are stored, extension to bytes: all, or `json` and those of `inputs`."""
         if not 0 <= number < len(self):
             raise IndexError(f"sample {number} of {len(self)}")
         shard = self._shard_of(number)
-        places = self._open_index(shard).samples[number - self._starts[shard]].members
-        return {extension: self._read_member(shard, *place) for extension, place in places.items()}
+        places = self._open_index(shard).samples[int(self._places_N[number]) - self._starts[shard]].members
+        if inputs is not None:
+            places = self._wanted(places, inputs, shard)
+        return self._copied(shard, places)
+
+    def prefetch(self, numbers: Iterable[int]) -> None:
+        """Start to fetch the shards of these samples, where they lie in a bucket; does not wait."""
+        if self._files.is_remote:
+            shards = dict.fromkeys(self._shard_of(number) for number in numbers)
+            self._files.prefetch([self._entries[shard] for shard in shards])
+
+    def check_cache(self, window_shards: int | None) -> None:
+        """ConfigError where the cache cannot hold what an epoch reads at once: `window_shards` shards, or with None all."""
+        sizes = sorted((entry.size_bytes for entry in self._entries), reverse=True)
+        self._files.check_room(sum(sizes if window_shards is None else sizes[: 2 * window_shards]))
+
+    def close(self) -> None:
+        """Close the shards' files and end background fetches."""
+        self._files.close()
 
     def _shard_of(self, number: int) -> int:
-        return bisect_right(self._starts, number) - 1
+        return bisect_right(self._starts, int(self._places_N[number])) - 1
 
-    def _read_member(self, shard: int, offset: int, size: int) -> bytes:
-        path = self.folder / self._entries[shard].name
+    def _labels_seen(self) -> LabelView:
+        assert self.target is not None
+        levels = {
+            name: np.array([level for entry in self._entries for level in entry.labels[name]], dtype=np.int64)
+            for name in self.manifest.label_names
+        }
         try:
-            # opened for each read: a set has more shards than a process may hold open files
-            descriptor = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise ShardError(f"{path}: cannot be opened ({error.strerror}); copy it again, or build it again") from None
-        try:
-            content = os.pread(descriptor, size, offset)
-        finally:
-            os.close(descriptor)
-        if len(content) != size:
-            raise ShardError(f"{path}: cut short; copy it again, or build it again")
-        return content
+            return view_labels(self.target.view, self.target.label, self.manifest.label_names, levels)
+        except ConfigError as error:
+            raise ConfigError(f"{self.uri}: {error}") from None
+
+    def _wanted(self, places: Mapping[str, tuple[int, int]], inputs: Sequence[str], shard: int) -> dict[str, tuple[int, int]]:
+        missing = [name for name in inputs if member_of(name) not in places]
+        if missing:
+            has = [name for name in (FRAMES, *self.manifest.features) if member_of(name) in places]
+            raise ConfigError(
+                f"{self.uri}/{self._entries[shard].name}: a sample has no '{missing[0]}' (it has: {', '.join(has)}); "
+                "choose a recipe that reads what is there"
+            )
+        return {extension: places[extension] for extension in ("json", *map(member_of, inputs))}
+
+    def _copied(self, shard: int, places: Mapping[str, tuple[int, int]]) -> dict[str, bytes]:
+        file = self._files.open(self._entries[shard])
+        members = {extension: file[offset : offset + size] for extension, (offset, size) in places.items()}
+        if any(len(members[extension]) != size for extension, (_, size) in places.items()):
+            raise ShardError(f"{self.uri}/{self._entries[shard].name}: its index points past its end; build it again")
+        return members
 
     def _read_index(self, shard: int) -> ShardIndex:
         entry = self._entries[shard]
-        path = self.folder / index_name(entry.name)
+        name = index_name(entry.name)
         try:
-            content = path.read_bytes()
+            content = self._store.read(name)
         except OSError:
-            raise ShardError(f"{path}: missing; copy it again, or run the same `rapt shards build` again") from None
+            raise ShardError(f"{self.uri}/{name}: missing; copy it again, or run the same `rapt shards build` again") from None
         if hashlib.sha256(content).hexdigest() != entry.index_sha256:
-            raise ShardError(f"{path}: not the index that the manifest names; copy the folder again, or build it again")
-        return ShardIndex.from_bytes(content, origin=path)
+            raise ShardError(f"{self.uri}/{name}: not the index that the manifest names; copy the set again, or build it again")
+        return ShardIndex.from_bytes(content, origin=name)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from data_shards.listing import Reject
 from data_shards.schema import Stored
+from data_shards.store import open_store
 
 __all__ = ["RejectGroup", "group_rejects", "read_rejects"]
 
-_PLACE = re.compile(r"^(?:\S*\.csv line \d+|clip)?\s*:?\s*")
+_PLACE = re.compile(r"^(?:\S+\.\w+(?: line \d+)?:|clip\b)?\s*:?\s*")
 
 
 class RejectGroup(Stored):
@@ -19,12 +20,14 @@ class RejectGroup(Stored):
     rejects: tuple[Reject, ...]
 
 
-def read_rejects(folder: Path) -> tuple[Reject, ...]:
-    """The records of `folder/rejects.jsonl`, in their order; none where the file is not there."""
-    path = folder / "rejects.jsonl"
-    if not path.exists():
+def read_rejects(uri: str | Path) -> tuple[Reject, ...]:
+    """The records of a set's `rejects.jsonl`, in their order; none where the file is not there."""
+    store = open_store(uri)
+    try:
+        lines = store.read("rejects.jsonl").splitlines()
+    except FileNotFoundError:
         return ()
-    return tuple(Reject.from_bytes(line, origin=path) for line in path.read_bytes().splitlines() if line.strip())
+    return tuple(Reject.from_bytes(line, origin=f"{store.uri}/rejects.jsonl") for line in lines if line.strip())
 
 
 def group_rejects(rejects: Iterable[Reject]) -> tuple[RejectGroup, ...]:
@@ -38,11 +41,11 @@ def group_rejects(rejects: Iterable[Reject]) -> tuple[RejectGroup, ...]:
 
 def _kind(reject: Reject) -> str:
     """`a.mp4: damaged, cannot be decoded (x); re-encode it` -> `damaged, cannot be decoded`."""
-    text = reject.reason
+    text = _PLACE.sub("", reject.reason)
     names = {reject.clip_id, reject.source, Path(reject.clip_id).name, Path(reject.source).name} - {""}
     for name in sorted(names, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "", text)
-    text = _PLACE.sub("", text.strip())
+    text = text.strip().removeprefix(":")
     text = re.sub(r"'[^']*'|\([^)]*\)", "", text)
     text = re.sub(r"\d+(?:[.x]\d+)*", "N", text.split(";")[0])
     return " ".join(text.replace(" ,", ",").split()).strip(" :,") or "no reason given"

@@ -1,14 +1,17 @@
 """A Sample: one labelled clip in its stored form, as it lies in a shard and as the predictor makes it from a file.
 
-Frames are one concatenated JPEG stream (`KEY.frames.mjpeg`): reading cost is per member, not per byte.
+Frames are one concatenated JPEG stream (`KEY.frames.mjpeg`): reading cost is per member, not per byte. Features are
+`KEY.NAME.npy`. A sample has frames, features, or both.
 Letters: T frames, H height, W width, C = 3 RGB channels.
 """
 
 import hashlib
 import io
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,16 +19,20 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 
 from data_shards.errors import ShardError
+from data_shards.features import Floats, from_npy, to_npy
 from data_shards.schema import Stored
 
-__all__ = ["Sample", "SampleMeta", "encode_frames", "sample_key"]
+__all__ = ["FRAMES", "Sample", "SampleMeta", "encode_frames", "member_of", "sample_key"]
+
+FRAMES = "frames"  # the input that is not a feature
 
 
 class SampleMeta(Stored):
     """`KEY.json`: what is known of a clip beside its pixels.
 
     frame_times_s: seconds of each frame from the clip's start. jpeg_offsets: T + 1 byte offsets of the frames in
-    `KEY.frames.mjpeg`. face_present: whether a face is in each frame; None where no detector was run.
+    `KEY.frames.mjpeg`. Both are empty, and what is known of the video None, where the sample has no frames.
+    face_present: whether a face is in each frame; None where no detector was run.
     """
 
     clip_id: str
@@ -33,28 +40,43 @@ class SampleMeta(Stored):
     session: str
     split: str
     labels: dict[str, int]
-    fps: float
-    duration_s: float
-    num_source_frames: int
-    source_width_px: int
-    source_height_px: int
     source_sha256: str
-    frame_times_s: tuple[float, ...]
-    jpeg_offsets: tuple[int, ...]
+    fps: float | None = None
+    duration_s: float | None = None
+    num_source_frames: int | None = None
+    source_width_px: int | None = None
+    source_height_px: int | None = None
+    frame_times_s: tuple[float, ...] = ()
+    jpeg_offsets: tuple[int, ...] = ()
     face_present: tuple[bool, ...] | None = None
     extra: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One clip: its meta record and its packed JPEG frames."""
+    """One clip: its meta record, its packed JPEG frames (empty where it has none) and its features, float32, by name."""
 
     meta: SampleMeta
-    frames_mjpeg: bytes
+    frames_mjpeg: bytes = b""
+    features: Mapping[str, Floats] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def from_members(cls, members: Mapping[str, bytes], *, origin: str) -> Self:
+        """The sample of the members that were read: extension to bytes. ShardError where one is damaged."""
+        meta = SampleMeta.from_bytes(members["json"], origin=origin)
+        arrays = {name.removesuffix(".npy"): content for name, content in members.items() if name.endswith(".npy")}
+        features = {name: from_npy(content, origin=f"{origin}, {name}") for name, content in arrays.items()}
+        return cls(meta=meta, frames_mjpeg=members.get(member_of(FRAMES), b""), features=features)
 
     def members(self) -> dict[str, bytes]:
         """The sample as WebDataset members: extension to bytes."""
-        return {"frames.mjpeg": self.frames_mjpeg, "json": self.meta.to_bytes()}
+        frames = {member_of(FRAMES): self.frames_mjpeg} if self.frames_mjpeg else {}
+        features = {member_of(name): to_npy(values) for name, values in self.features.items()}
+        return {**frames, "json": self.meta.to_bytes(), **features}
+
+    @property
+    def has_frames(self) -> bool:
+        return len(self.meta.jpeg_offsets) > 1
 
     def frame_shape(self) -> tuple[int, int, int, int]:
         """(T, H, W, C) of `decode_frames`, from the first frame's header alone."""
@@ -81,6 +103,11 @@ class Sample:
 
     def _damaged(self, t: int) -> ShardError:
         return ShardError(f"clip {self.meta.clip_id}: stored frame {t} is damaged; run `rapt shards verify` on its folder")
+
+
+def member_of(name: str) -> str:
+    """The extension under which an input lies in a shard: `frames.mjpeg`, or `NAME.npy` for a feature."""
+    return "frames.mjpeg" if name == FRAMES else f"{name}.npy"
 
 
 def encode_frames(frames_THWC: npt.NDArray[np.uint8], *, quality: int) -> tuple[bytes, tuple[int, ...]]:

@@ -3,21 +3,22 @@
 import hashlib
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import webdataset
 
-from data_shards.atomic import whole_file, write_whole
 from data_shards.decode import DecodeLimits, decoder_versions
 from data_shards.errors import ClipError, ShardError
-from data_shards.listing import ListedClip, Reject
+from data_shards.listing import FeatureFile, ListedClip, Reject
 from data_shards.manifest import SCHEMA_VERSION, IndexedSample, ShardIndex, index_name
 from data_shards.preprocess import PreprocessConfig, preprocess
 from data_shards.sample import Sample, sample_key
+from data_shards.store import Store, published
 
-__all__ = ["ShardPlan", "finished_index", "write_shard"]
+__all__ = ["ShardPlan", "common_shape", "finished_index", "write_shard"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class ShardPlan:
 
     @property
     def sha256(self) -> str:
-        """Digest of everything the shard's bytes follow from, the clips' contents by their size only."""
+        """Digest of everything the shard's bytes follow from, the content of files by their size only."""
         content = [
             SCHEMA_VERSION,
             self.name,
@@ -41,28 +42,39 @@ class ShardPlan:
             decoder_versions(),
             self.limits.model_dump(),
             [
-                (c.clip_id, c.subject, c.session, c.split, c.labels, c.extra, c.path.stat().st_size if c.path.exists() else -1)
+                (c.clip_id, c.subject, c.session, c.split, c.labels, c.extra, c.video and c.video.size_bytes, _described(c))
                 for c in self.clips
             ],
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def finished_index(folder: Path, plan: ShardPlan) -> ShardIndex | None:
-    """The index of an already written shard of this plan, or None where it is missing, partial or of another plan."""
-    index_path, tar_path = folder / index_name(plan.name), folder / plan.name
-    if not index_path.exists() or not tar_path.exists():
+def _described(clip: ListedClip) -> dict[str, str | int]:
+    """What a clip's features are: arrays by their sha256, files by their size."""
+    return {
+        name: values.file.size_bytes if isinstance(values, FeatureFile) else hashlib.sha256(values.tobytes()).hexdigest()
+        for name, values in clip.features.items()
+    }
+
+
+def finished_index(store: Store, sizes: Mapping[str, int], plan: ShardPlan) -> ShardIndex | None:
+    """The index of an already written shard of this plan, or None where it is missing, partial or of another plan.
+
+    sizes: what the store holds, name to size in bytes.
+    """
+    name = index_name(plan.name)
+    if name not in sizes or plan.name not in sizes:
         return None
     try:
-        index = ShardIndex.from_bytes(index_path.read_bytes(), origin=index_path)
-    except ShardError:
+        index = ShardIndex.from_bytes(store.read(name), origin=name)
+    except (ShardError, FileNotFoundError):
         return None
-    whole = index.size_bytes == tar_path.stat().st_size and index.plan_sha256 == plan.sha256
+    whole = index.size_bytes == sizes[plan.name] and index.plan_sha256 == plan.sha256
     return index if whole else None
 
 
-def write_shard(folder: Path, plan: ShardPlan, *, on_clip: Callable[[str], None]) -> ShardIndex:
-    """Decode the plan's clips into `folder/plan.name`. A clip that cannot be used becomes a reject, never an error.
+def write_shard(store: Store, plan: ShardPlan, *, on_clip: Callable[[str], None]) -> ShardIndex:
+    """Decode the plan's clips into the shard `plan.name`. A clip that cannot be used becomes a reject, never an error.
 
     on_clip is called with each clip's id before it is opened, so a caller knows which clip killed a process.
     """
@@ -71,43 +83,59 @@ def write_shard(folder: Path, plan: ShardPlan, *, on_clip: Callable[[str], None]
     for clip in plan.clips:
         try:
             if clip.clip_id in plan.crashed:
-                raise ClipError(f"{clip.path.name}: crashed the decoder; re-encode it")
+                raise ClipError(f"{clip.source_name}: crashed the decoder; re-encode it")
             on_clip(clip.clip_id)
             samples.append((sample_key(clip.clip_id), preprocess(clip, plan.preprocess, plan.limits)))
         except ClipError as error:
-            rejects.append(Reject(clip_id=clip.clip_id, source=clip.path.name, reason=str(error)))
+            rejects.append(Reject(clip_id=clip.clip_id, source=clip.source_name, reason=str(error)))
 
-    tar_path = folder / plan.name
     # fixed owner, mode and mtime, and members in the plan's order: same input, same bytes
     tar_options = {"user": "rapt", "group": "rapt", "mode": 0o644, "mtime": 0, "encoder": False}
-    with whole_file(tar_path) as beside, beside.open("wb") as file, webdataset.TarWriter(file, **tar_options) as writer:
-        for key, sample in samples:
-            writer.write({"__key__": key, **sample.members()})
-    members = _member_places(tar_path)
-    with tar_path.open("rb") as written:
-        digest = hashlib.file_digest(written, "sha256").hexdigest()
+    with published(store, plan.name) as tar_path:
+        with tar_path.open("wb") as file, webdataset.TarWriter(file, **tar_options) as writer:
+            for key, sample in samples:
+                writer.write({"__key__": key, **sample.members()})
+        places = _member_places(tar_path)
+        with tar_path.open("rb") as written:
+            digest = hashlib.file_digest(written, "sha256").hexdigest()
+        size_bytes = tar_path.stat().st_size
     index = ShardIndex(
         schema_version=SCHEMA_VERSION,
         shard=plan.name,
         split=plan.split,
         plan_sha256=plan.sha256,
-        size_bytes=tar_path.stat().st_size,
+        size_bytes=size_bytes,
         sha256=digest,
-        samples=tuple(_indexed(key, sample, members) for key, sample in samples),
+        features=_feature_shapes([sample for _, sample in samples]),
+        samples=tuple(_indexed(key, sample, places) for key, sample in samples),
         rejects=tuple(rejects),
     )
-    write_whole(folder / index_name(plan.name), index.to_bytes())
+    store.write(index_name(plan.name), index.to_bytes())
     return index
 
 
-def _indexed(key: str, sample: Sample, members: dict[str, tuple[int, int]]) -> IndexedSample:
+def common_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The one shape of arrays, with 0 for a length that is not the same in all; (0,) where even their layout differs."""
+    if len({len(shape) for shape in shapes}) != 1:
+        return (0,)
+    return tuple(lengths[0] if len(set(lengths)) == 1 else 0 for lengths in zip(*shapes, strict=True))
+
+
+def _feature_shapes(samples: Sequence[Sample]) -> dict[str, tuple[int, ...]]:
+    names = sorted({name for sample in samples for name in sample.features})
+    return {
+        name: common_shape([np.shape(sample.features[name]) for sample in samples if name in sample.features]) for name in names
+    }
+
+
+def _indexed(key: str, sample: Sample, places: dict[str, tuple[int, int]]) -> IndexedSample:
     return IndexedSample(
         key=key,
         clip_id=sample.meta.clip_id,
         subject=sample.meta.subject,
         session=sample.meta.session,
         labels=sample.meta.labels,
-        members={extension: members[f"{key}.{extension}"] for extension in sample.members()},
+        members={extension: places[f"{key}.{extension}"] for extension in sample.members()},
     )
 
 

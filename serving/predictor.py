@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data_shards.errors import ModelError
 from data_shards.loader import batch_of
 from data_shards.preprocess import PreprocessConfig, preprocess_file
 from data_shards.sample import Sample
@@ -25,6 +26,12 @@ class Predictor:
         self._device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.record, self._model = load_bundle(registered.folder, self._device)
         record = self.record
+        if record.preprocess is None:
+            raise ModelError(
+                f"{registered.name}: reads features that were computed elsewhere ({', '.join(self._model.inputs)}), so it cannot "
+                "score a video; evaluate it on shards with `rapt evaluate`"
+            )
+        self.preprocess: PreprocessConfig = record.preprocess  # a clip must be preprocessed as the training data was
         self.info = ModelInfo(
             name=registered.name,
             version=registered.version,
@@ -42,11 +49,6 @@ class Predictor:
             test_balanced_accuracy=record.test.metrics.balanced_accuracy if record.test else None,
         )
 
-    @property
-    def preprocess(self) -> PreprocessConfig:
-        """How a clip must be preprocessed for this model: as its training data was."""
-        return self.record.preprocess
-
     def score_file(self, path: Path) -> Answer:
         """Decode, preprocess and score one clip. ClipError where it cannot be used."""
         begun_s = time.perf_counter()
@@ -56,7 +58,7 @@ class Predictor:
     def score_sample(self, sample: Sample, *, decode_ms: float = 0.0) -> Answer:
         """Score one preprocessed clip; decode_ms is what its decoding took."""
         begun_s = time.perf_counter()
-        inputs = batch_of([sample], label=None).inputs.to(self._device)
+        inputs = batch_of([sample], inputs=self._model.inputs).inputs.to(self._device)
         with torch.inference_mode():
             logits_NK = self._model(inputs).logits_BK.double().cpu().numpy()
         chances_NK = probabilities(logits_NK, self.record.temperature)
@@ -65,12 +67,12 @@ class Predictor:
         return Answer(
             level=self.record.level_names[level],
             level_index=level,
-            score=round(float(np.clip(engagement_score(chances_NK)[0], -1, 1)), 6),
+            score=round(float(np.clip(engagement_score(chances_NK, self.record.level_scores)[0], -1, 1)), 6),
             probabilities={
                 name: round(float(chance), 6) for name, chance in zip(self.record.level_names, chances_NK[0], strict=True)
             },
             frames_used=len(sample.meta.frame_times_s),
-            duration_s=sample.meta.duration_s,
+            duration_s=sample.meta.duration_s or 0.0,
             model=self.info,
             timings=Timings(decode_ms=round(decode_ms, 2), model_ms=round(model_ms, 2), total_ms=round(decode_ms + model_ms, 2)),
         )

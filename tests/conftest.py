@@ -11,6 +11,7 @@ from data_shards.datasets import DATASETS
 from data_shards.manifest import Manifest
 from data_shards.preprocess import PreprocessConfig
 from data_shards.simulation import SimulationSettings, generate
+from data_shards.source import Source
 from training.config import RunConfig, with_settings
 from training.loop import train
 from training.recipes import recipe
@@ -56,7 +57,7 @@ def simulated_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def simulated_shards(simulated_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     """The simulated clips as shards of 6 frames of 32x32, and their manifest."""
     folder = tmp_path_factory.mktemp("shards")
-    listing = DATASETS["simulated"](simulated_folder)
+    listing = DATASETS["simulated"](Source(simulated_folder))
     manifest = build_shards(listing, folder, preprocess=TINY_PREPROCESS, clips_per_shard=16, num_workers=2)
     return folder, manifest
 

@@ -2,11 +2,13 @@
 
 import ast
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from data_shards.manifest import Manifest
+from tests.conftest import ROOT, TINY_SETTINGS
 
 PACKAGES = ("data_shards", "training", "serving", "cluster")
 # one third-party system, one importing module
@@ -17,7 +19,7 @@ IMPORTERS = {
     "imagehash": {"data_shards/audit/frame_hash.py"},
     "jinja2": {"data_shards/browse/page.py"},
     "fastapi": {"serving/http_api.py"},
-    "ray": {"cluster/launch.py", "cluster/ray_worker.py", "serving/service.py"},
+    "ray": {"cluster/launch.py", "cluster/ray_build.py", "cluster/ray_worker.py", "serving/service.py"},
     "torchvision": set(),
     "torchaudio": set(),
     "pickle": set(),
@@ -39,6 +41,30 @@ def imports_of(path: Path) -> set[str]:
 def test_a_system_is_imported_where_it_belongs(system: str) -> None:
     modules = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     assert {path.relative_to(ROOT).as_posix() for path in modules if system in imports_of(path)} == IMPORTERS[system]
+
+
+ABSENT_ON_A_BARE_GPU_MACHINE = (
+    "ray", "mlflow", "decord", "av", "webdataset", "boto3", "mediapipe", "deepspeed", "transformers", "kornia", "imagehash",
+)  # fmt: skip
+
+
+def test_training_and_reading_run_without_everything_else(simulated_shards: tuple[Path, Manifest], tmp_path: Path) -> None:
+    program = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {ABSENT_ON_A_BARE_GPU_MACHINE}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+from pathlib import Path
+from training.config import with_settings
+from training.loop import train
+from training.recipes import recipe
+run = with_settings(recipe("demo"), {TINY_SETTINGS})
+print(train(run, {str(simulated_shards[0])!r}, Path({str(tmp_path)!r}), run_id="bare", stop_after_step=2))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr
 
 
 def test_no_large_file_is_tracked() -> None:

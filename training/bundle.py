@@ -24,11 +24,12 @@ from training.models import MODELS, EngagementModel
 
 __all__ = ["BUNDLE_VERSION", "BundleRecord", "load_bundle", "load_weights_into", "read_record", "save_bundle", "save_weights"]
 
-BUNDLE_VERSION = 1
+BUNDLE_VERSION = 2
 
 
 class BundleRecord(Stored):
-    """`run.json`. temperature divides the logits before softmax (1 where there was no validation split to fit it on).
+    """`run.json`. level_scores: each level's place on the engagement scale [-1, 1]. temperature divides the logits before
+    softmax (1 where there was no validation split to fit it on).
 
     simulated and notice come from the data's manifest: a model trained on simulated people says so for ever.
     """
@@ -38,8 +39,9 @@ class BundleRecord(Stored):
     run: RunConfig
     label: str
     level_names: tuple[str, ...]
+    level_scores: tuple[float, ...]
     temperature: float = Field(gt=0)
-    preprocess: PreprocessConfig
+    preprocess: PreprocessConfig | None
     dataset: str
     simulated: bool
     notice: str

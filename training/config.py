@@ -7,9 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from data_shards.errors import ConfigError
+from data_shards.label_views import LABEL_VIEWS
 from data_shards.listing import SPLITS
 from data_shards.order import Sampler
+from data_shards.reader import Target
 from data_shards.schema import Stored, first_problem
+from training.augment import AugmentConfig
 from training.losses import LOSSES
 from training.models import MODELS
 from training.settings import Settings
@@ -18,19 +21,27 @@ __all__ = ["DataConfig", "LoopConfig", "OptimiserConfig", "RunConfig", "with_set
 
 
 class DataConfig(Stored):
-    """Which samples: label is the manifest's label to learn; validation_split None means no selection, the last epoch is kept."""
+    """Which samples: label is the manifest's label to learn, view one of LABEL_VIEWS on it; validation_split None means no
+    selection, the last epoch is kept. window_shards: how many shards the sampler `windowed` mixes at a time."""
 
     label: str = "engagement"
+    view: str = "levels"
     train_splits: tuple[str, ...] = ("train",)
     validation_split: str | None = "validation"
     test_split: str | None = "test"
     sampler: Sampler = "shuffled"
-    flip: bool = False
-    brightness: float = Field(default=0.0, ge=0.0, le=0.9)
+    window_shards: int = Field(default=64, ge=1)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
     num_threads: int = Field(default=2, ge=1, le=64)
+
+    @property
+    def target(self) -> Target:
+        return Target(self.label, self.view)
 
     @model_validator(mode="after")
     def _keeps_splits_apart(self) -> "DataConfig":
+        if self.view not in LABEL_VIEWS:
+            raise ValueError(f"no view '{self.view}' of a label; there are: {', '.join(LABEL_VIEWS)}")
         held_out = [split for split in (self.validation_split, self.test_split) if split]
         unknown = [split for split in (*self.train_splits, *held_out) if split not in SPLITS]
         if unknown:

@@ -1,5 +1,6 @@
 """Run a model over a split and judge it. Letters: N samples, K levels."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +30,6 @@ def predict(
     model: EngagementModel,
     shards: ShardSet,
     *,
-    label: str,
     batch: int,
     device: torch.device,
     world: World | None = None,
@@ -42,7 +42,13 @@ def predict(
     model.eval()
     with torch.inference_mode():
         for part in read_in_order(
-            shards, label=label, batch=batch, rank=world.rank, world_size=world.size, num_threads=num_threads
+            shards,
+            inputs=model.inputs,
+            batch=batch,
+            rank=world.rank,
+            world_size=world.size,
+            num_threads=num_threads,
+            pin=device.type == "cuda",
         ):
             logits = model(part.inputs.to(device)).logits_BK.double().cpu().numpy()
             rows.append((logits, part.labels_B.numpy(), part.subjects))
@@ -85,11 +91,12 @@ def probabilities(logits_NK: Floats, temperature: float) -> Floats:
     return chances_NK
 
 
-def engagement_score(probabilities_NK: Floats) -> Floats:
-    """scores_N in [-1, 1]: the expected level, scaled so that the lowest is -1 and the highest 1."""
-    num_levels = probabilities_NK.shape[1]
-    expected_N: Floats = probabilities_NK @ np.arange(num_levels, dtype=np.float64)
-    scores_N: Floats = 2 * expected_N / (num_levels - 1) - 1
+def engagement_score(probabilities_NK: Floats, scores_K: Sequence[float]) -> Floats:
+    """scores_N in [-1, 1]: the mean of the levels' places on the engagement scale, weighted by their probabilities.
+
+    scores_K: those places, -1 for the least and 1 for the most engaged; evenly spaced where the levels are ordered.
+    """
+    scores_N: Floats = probabilities_NK @ np.asarray(scores_K, dtype=np.float64)
     return scores_N
 
 

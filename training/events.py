@@ -22,7 +22,10 @@ __all__ = [
 
 
 class RunStarted(Stored):
-    """The run is set up; start_step is above 0 where it resumed. skipped: damaged checkpoints that were passed over."""
+    """The run is set up; start_step is above 0 where it resumed. skipped: damaged checkpoints that were passed over.
+
+    num_dropped: training clips that the label view gives no level.
+    """
 
     kind: Literal["run_started"] = "run_started"
     run_id: str
@@ -31,6 +34,7 @@ class RunStarted(Stored):
     steps_per_epoch: float
     global_batch: int
     num_parameters: int
+    num_dropped: int = 0
     skipped: tuple[str, ...] = ()
 
 

@@ -16,6 +16,8 @@ from data_shards.loader import Batch, training_batches
 from data_shards.manifest import read_manifest
 from data_shards.order import DrawStream
 from data_shards.reader import ShardSet
+from data_shards.shard_cache import CacheSettings
+from training.augment import augment
 from training.bundle import BUNDLE_VERSION, BundleRecord, load_weights_into, read_record, save_bundle, save_weights
 from training.checkpoint import (
     CheckpointRecord,
@@ -33,7 +35,6 @@ from training.events import CheckpointSaved, EpochDone, Event, Listener, RunFini
 from training.losses import LOSSES, EngagementLoss
 from training.metrics import Evaluation
 from training.models import MODELS
-from training.models.frames import augment
 from training.world import World
 
 __all__ = ["train"]
@@ -60,14 +61,15 @@ def train(
     run_id: str,
     world: World | None = None,
     device: torch.device | None = None,
+    cache: CacheSettings | None = None,
     listeners: Sequence[Listener] = (),
     stop_after_step: int | None = None,
 ) -> Path | None:
-    """Train `run` on the shards at `data`; returns the bundle's folder.
+    """Train `run` on the shards at `data`, a folder or s3://bucket/prefix; returns the bundle's folder.
 
     Everything is written below run_folder, which all workers share. A run_folder with checkpoints is resumed from its
     last whole one; one that has its bundle is finished, and is neither trained nor tested again. stop_after_step ends
-    the run early, with a checkpoint and no bundle (None is returned).
+    the run early, with a checkpoint and no bundle (None is returned). cache: where shards of a bucket are kept.
     """
     world, device = world or World(), device or torch.device("cpu")
     tell = _teller(listeners if world.is_first else ())
@@ -76,7 +78,7 @@ def train(
         record = read_record(bundle)
         tell(RunFinished(bundle=str(bundle), best_epoch=record.best_epoch, test=record.test))
         return bundle
-    setup = _Setup(run, data, run_folder, world, device)
+    setup = _Setup(run, data, run_folder, world, device, cache)
     progress = setup.resume()
     tell(setup.started(run_id, progress))
     batches = setup.batches(progress.position)
@@ -105,16 +107,27 @@ def _teller(listeners: Sequence[Listener]) -> Listener:
 class _Setup:
     """What stays the same over a run: the data, the engine, the loss, and the numbers that follow from them."""
 
-    def __init__(self, run: RunConfig, data: str | Path, run_folder: Path, world: World, device: torch.device) -> None:
+    def __init__(
+        self,
+        run: RunConfig,
+        data: str | Path,
+        run_folder: Path,
+        world: World,
+        device: torch.device,
+        cache: CacheSettings | None,
+    ) -> None:
         self.run, self.run_folder, self.world, self.device = run, run_folder, world, device
-        self.manifest = read_manifest(Path(data))
-        self.data = Path(data)
-        self.shards = ShardSet(data, splits=run.data.train_splits, manifest=self.manifest)
-        labels_N = self.shards.labels(run.data.label)
-        self.level_names = self.manifest.label_names[run.data.label]
+        self.data = data
+        self.manifest = read_manifest(data)
+        self.cache = cache
+        self.shards = self._open(*run.data.train_splits)
+        self.shards.check_cache(run.data.window_shards if run.data.sampler == "windowed" else None)
+        self.level_names, labels_N, self.level_scores = self.shards.view
         counts_K = np.bincount(labels_N, minlength=len(self.level_names))
         self.majority_level = int(counts_K.argmax())
-        self.stream = DrawStream(labels_N, run.seed, run.data.sampler, run.loop.global_batch)
+        self.stream = DrawStream(
+            labels_N, run.seed, run.data.sampler, run.loop.global_batch, self.shards.shard_starts, run.data.window_shards
+        )
         self.microbatch = run.loop.microbatch_for(world.size)
         self.accumulation = run.loop.global_batch // (self.microbatch * world.size)
         self.total_steps = math.ceil(run.loop.epochs * self.stream.epoch_length / run.loop.global_batch)
@@ -151,6 +164,7 @@ class _Setup:
             steps_per_epoch=self.stream.epoch_length / self.run.loop.global_batch,
             global_batch=self.run.loop.global_batch,
             num_parameters=sum(p.numel() for p in self.engine.model.parameters()),
+            num_dropped=self.shards.num_dropped,
             skipped=progress.skipped,
         )
 
@@ -158,12 +172,13 @@ class _Setup:
         return training_batches(
             self.shards,
             self.stream,
-            label=self.run.data.label,
+            inputs=self.engine.model.inputs,
             microbatch=self.microbatch,
             rank=self.world.rank,
             world_size=self.world.size,
             start=start,
             num_threads=self.run.data.num_threads,
+            pin=self.device.type == "cuda",
         )
 
     def step(self, batches: Iterator[Batch], progress: Progress) -> StepDone:
@@ -177,14 +192,7 @@ class _Setup:
             batch = next(batches)
             waited_s += time.perf_counter() - wait_s
             inputs = batch.inputs.to(self.device)
-            inputs = inputs._replace(
-                frames_BTCHW=augment(
-                    inputs.frames_BTCHW,
-                    inputs.draw_keys_B,
-                    flip=self.run.data.flip,
-                    brightness=self.run.data.brightness,
-                )
-            )
+            inputs = inputs._replace(frames_BTCHW=augment(inputs.frames_BTCHW, inputs.draw_keys_B, self.run.data.augment))
             output = self.engine.forward(inputs)
             loss = self.loss(output, batch.labels_B.to(self.device)) / self.accumulation
             self.engine.backward(loss, last_of_step=part == self.accumulation - 1)
@@ -267,6 +275,7 @@ class _Setup:
             run=self.run,
             label=self.run.data.label,
             level_names=self.level_names,
+            level_scores=tuple(self.level_scores.tolist()),
             temperature=fit_temperature(on_validation) if on_validation else 1.0,
             preprocess=self.manifest.preprocess,
             dataset=self.manifest.dataset,
@@ -290,13 +299,16 @@ class _Setup:
             return None
         return predict(
             self.engine.model,
-            ShardSet(self.data, splits=(split,), manifest=self.manifest),
-            label=self.run.data.label,
+            self._open(split),
             batch=self.run.loop.eval_batch,
             device=self.device,
             world=self.world,
             num_threads=self.run.data.num_threads,
         )
+
+    def _open(self, *splits: str) -> ShardSet:
+        target = self.run.data.target
+        return ShardSet(self.data, splits=splits, target=target, manifest=self.manifest, cache_settings=self.cache)
 
     def _evaluate(self, predictions: Predictions | None, split: str | None) -> Evaluation | None:
         if predictions is None or split is None:

@@ -19,8 +19,7 @@ LIMITS = (
 
 def model_card(record: "BundleRecord") -> str:
     """Markdown text of the card."""
-    banner = f"> **{record.notice}**\n\n" if record.simulated else ""
-    size = record.preprocess.size_px
+    banner = f"> **{record.notice}**\n\n" if record.notice else ""
     return f"""# {record.run.recipe}: an engagement model
 
 {banner}Made by Rapt, run `{record.run_id}`.
@@ -28,7 +27,7 @@ def model_card(record: "BundleRecord") -> str:
 | | |
 | --- | --- |
 | model | {record.run.model.name}, recipe `{record.run.recipe}`, seed {record.run.seed} |
-| input | {record.preprocess.num_frames} frames spread over a clip, {size}x{size}, resize rule `{record.preprocess.resize}` |
+| input | {_input(record)} |
 | answer | {record.label}: {", ".join(record.level_names)}; probabilities at temperature {record.temperature} |
 | data | {record.dataset}, digest `{record.data_digest[:16]}` |
 | code | commit `{record.commit}` |
@@ -44,6 +43,13 @@ Validation chose the epoch and the temperature; the test split was read once. In
 
 {LIMITS}
 """
+
+
+def _input(record: "BundleRecord") -> str:
+    pre = record.preprocess
+    if pre is None:
+        return f"features computed beforehand: {getattr(record.run.model, 'feature', 'several')}"
+    return f"{pre.num_frames} frames spread over a clip, {pre.size_px}x{pre.size_px}, resize rule `{pre.resize}`"
 
 
 def _table(evaluation: Evaluation | None) -> str:

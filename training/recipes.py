@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 from data_shards.errors import ConfigError
+from training.augment import AugmentConfig
 from training.config import DataConfig, LoopConfig, OptimiserConfig, RunConfig
 from training.losses import CrossEntropySettings, WeightedCrossEntropySettings
+from training.models.feature_tcn import FeatureTcnSettings
 from training.models.resnet_mean import ResNetMeanSettings
 from training.models.resnet_tcn import ResNetTcnSettings
 
@@ -45,7 +47,7 @@ def demo() -> RunConfig:
     """ResNet+TCN made small enough to train on two CPU cores in minutes, for the simulated clips."""
     return RunConfig(
         recipe="demo",
-        data=DataConfig(sampler="class_complete", flip=True, brightness=0.2, num_threads=1),
+        data=DataConfig(sampler="class_complete", augment=AugmentConfig(flip=True, brightness=0.2), num_threads=1),
         model=ResNetTcnSettings(widths=(16, 32, 64), blocks=1, levels=4, hidden=64, kernel=5, dropout=0.1),
         loss=WeightedCrossEntropySettings(),
         optimiser=OptimiserConfig(name="adamw", lr=2e-3, lr_final=1e-5, schedule="cosine", warmup_steps=10, clip_norm=1.0),
@@ -60,11 +62,27 @@ def demo_frames() -> RunConfig:
     return base.model_copy(update={"recipe": "demo_frames", "model": model})
 
 
+def engagewild() -> RunConfig:
+    """A small TCN on EngageWild's OpenFace statistics of 15 half-overlapping segments a video; no video is needed.
+
+    `--set model.feature=vggface2_21 model.width=128` reads another of its arrays.
+    """
+    return RunConfig(
+        recipe="engagewild",
+        data=DataConfig(test_split=None),
+        model=FeatureTcnSettings(),
+        loss=CrossEntropySettings(),
+        optimiser=OptimiserConfig(name="adamw", lr=2e-3, lr_final=1e-5, schedule="cosine", weight_decay=1e-2, clip_norm=1.0),
+        loop=LoopConfig(epochs=40, global_batch=16, eval_batch=64),
+    )
+
+
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "resnet_tcn": resnet_tcn,
     "resnet_tcn_weighted": resnet_tcn_weighted,
     "demo": demo,
     "demo_frames": demo_frames,
+    "engagewild": engagewild,
 }
 
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cluster.commands.options import cache_option
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import ExitStack
@@ -16,15 +18,23 @@ __all__ = ["audit"]
 
 
 @click.command(context_settings={"show_default": True})
-@click.argument("uri", type=click.Path(path_type=Path))
+@click.argument("uri")
 @click.option("--dataset", help="URI is this dataset's source: audit its labels alone, no video is opened.")
 @click.option("--face-model", envvar="RAPT_FACE_LANDMARKER", help="MediaPipe's face_landmarker.task, to look for faces.")
 @click.option("--frames", default=12, type=click.IntRange(1, 64), help="Frames of a clip that are compared.")
 @click.option("--max-distance", default=4, type=click.IntRange(0, 32), help="Bits of 64 by which frames of one scene differ.")
+@cache_option
 @click.option("--strict", is_flag=True, help="Exit non-zero where something leaks from one split into another.")
 @click.option("--json", "as_json", is_flag=True, help="Print the audit as one JSON object.")
 def audit(
-    uri: Path, dataset: str | None, face_model: str | None, frames: int, max_distance: int, strict: bool, as_json: bool
+    uri: str,
+    dataset: str | None,
+    face_model: str | None,
+    frames: int,
+    max_distance: int,
+    cache_gib: float,
+    strict: bool,
+    as_json: bool,
 ) -> None:
     """Find what would make a model's figures too good: leakage between splits, duplicates, contradicting labels.
 
@@ -40,6 +50,7 @@ def audit(
     """
     from contextlib import ExitStack
 
+    from cluster.home import cache_settings
     from data_shards.audit import AuditSettings, audit_shards
     from data_shards.errors import DataError
 
@@ -49,7 +60,13 @@ def audit(
         settings = AuditSettings(frames_per_clip=frames, max_distance=max_distance)
         with ExitStack() as stages:
             model = _face_model(face_model)
-            found = audit_shards(uri, settings=settings, face_model=model, progress=lambda stage: _bar(stages, stage))
+            found = audit_shards(
+                uri,
+                settings=settings,
+                face_model=model,
+                cache_settings=cache_settings(cache_gib),
+                progress=lambda stage: _bar(stages, stage),
+            )
     if as_json:
         click.echo(found.model_dump_json())
     else:
@@ -60,20 +77,21 @@ def audit(
         raise DataError(f"{uri}: held-out figures would be too good ({first.sentence}{more}); split the clips anew by person")
 
 
-def _audit_of_labels(source: Path, dataset: str) -> "Audit":
+def _audit_of_labels(uri: str, dataset: str) -> "Audit":
+    from cluster.home import absolute_uri
     from data_shards.audit import audit_listing
     from data_shards.datasets import DATASETS
     from data_shards.datasets.daisee_labels import list_labels
-    from data_shards.errors import ConfigError, DataError
+    from data_shards.errors import ConfigError
+    from data_shards.source import Source
 
     if dataset not in DATASETS:
         raise ConfigError(f"no dataset named '{dataset}'; there are: {', '.join(DATASETS)}")
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder; name the folder that holds the dataset")
+    source = Source(absolute_uri(uri))
     if dataset == "daisee":
         labels = list_labels(source)
-        return audit_listing(labels.listing, source=str(source), mismatches=labels.mismatches)
-    return audit_listing(DATASETS[dataset](source), source=str(source))
+        return audit_listing(labels.listing, source=uri, mismatches=labels.mismatches)
+    return audit_listing(DATASETS[dataset](source), source=uri)
 
 
 def _face_model(option: str | None) -> Path | None:
@@ -93,7 +111,9 @@ def _bar(stages: "ExitStack", stage: str) -> "Callable[[int, int], None]":
 def _show(audit: "Audit") -> None:
     from cluster.terminal import console
 
-    people = {subject for histogram in audit.histograms.values() for s in histogram.splits.values() for subject in s.subjects}
+    people = {subject for histogram in audit.histograms.values() for s in histogram.splits.values() for subject in s.subjects} - {
+        ""
+    }
     console.print(f"{audit.source}: {audit.dataset}, {audit.num_clips:,} clips of {len(people)} people", style="bold")
     _show_classes(audit)
     _show_ceilings(audit)

@@ -3,15 +3,20 @@
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from cluster.commands.audit import audit
+from cluster.commands.bench import bench
 from cluster.commands.browse import browse
+from cluster.commands.copy import copy
 
 if TYPE_CHECKING:
+    from data_shards.build import WriteShards
     from data_shards.listing import Listing
 
 __all__ = ["build", "listing_of", "shards"]
@@ -31,13 +36,14 @@ shards.add_command(browse)
 @shards.command(context_settings={"show_default": True})
 @click.argument("dataset")
 @click.argument("source")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out")
 @click.option("--frames", default=50, help="Frames a clip, spread evenly over it.")
 @click.option("--size", default=224, help="Side of the stored square frames in pixels.")
 @click.option("--resize", type=click.Choice(["crop", "pad"]), default="crop", help="Keep the centre, or fill with black.")
 @click.option("--quality", default=90, help="JPEG quality of the stored frames.")
 @click.option("--clips-per-shard", default=32, type=click.IntRange(1, 100_000))
-@click.option("--workers", default=os.cpu_count() or 1, type=click.IntRange(1, 512), help="Decoding processes.")
+@click.option("--workers", default=os.cpu_count() or 1, type=click.IntRange(1, 4096), help="Shards made at a time.")
+@click.option("--address", help="Ray cluster whose nodes make the shards; processes of this machine otherwise.")
 @click.option("--strict", is_flag=True, help="Stop at the first clip that cannot be used.")
 @click.option("--seed", type=click.IntRange(0, 2**32), help="simulated: another seed makes other people. [default: 0]")
 @click.option("--balance", type=click.Choice(["uniform", "daisee"]), help="simulated: class shares. [default: uniform]")
@@ -45,13 +51,14 @@ shards.add_command(browse)
 def build(
     dataset: str,
     source: str,
-    out: Path,
+    out: str,
     frames: int,
     size: int,
     resize: str,
     quality: int,
     clips_per_shard: int,
     workers: int,
+    address: str | None,
     strict: bool,
     seed: int | None,
     balance: str | None,
@@ -75,6 +82,7 @@ def build(
     """
     from pydantic import ValidationError
 
+    from cluster.home import absolute_uri
     from cluster.terminal import clip_progress
     from data_shards.build import build_shards
     from data_shards.errors import ConfigError
@@ -89,17 +97,37 @@ def build(
         raise ConfigError(f"rapt shards build: {first_problem(error)}") from None
     listing = listing_of(dataset, source, seed=seed, balance=balance, workers=workers)
     _warn_of_shared_people(listing)
-    with clip_progress("build shards") as progress:
+    with _writer(address) as write, clip_progress("build shards") as progress:
         build_shards(
             listing,
-            out,
+            absolute_uri(out),
             preprocess=config,
             clips_per_shard=clips_per_shard,
             num_workers=workers,
             strict=strict,
+            write=write,
             progress=progress,
         )
     _print_info(out, as_json)
+
+
+@contextmanager
+def _writer(address: str | None) -> "Iterator[WriteShards]":
+    """How shards get written: by processes of this machine, or by the Ray cluster at `address`."""
+    if address is None:
+        from data_shards.shard_pool import write_in_processes
+
+        yield write_in_processes
+        return
+    from cluster.launch import connect_ray, disconnect_ray
+
+    connect_ray(address, num_cpus=os.cpu_count() or 1)
+    from cluster.ray_build import write_on_ray
+
+    try:
+        yield write_on_ray
+    finally:
+        disconnect_ray()
 
 
 def _warn_of_shared_people(listing: "Listing") -> None:
@@ -116,10 +144,11 @@ def _warn_of_shared_people(listing: "Listing") -> None:
 
 def listing_of(dataset: str, source: str, *, seed: int | None, balance: str | None, workers: int) -> "Listing":
     """The dataset's listing; simulated clips are made first. ConfigError on an unknown dataset or an unfit option."""
-    from cluster.home import home
+    from cluster.home import absolute_uri, home
     from cluster.terminal import clip_progress
     from data_shards.datasets import DATASETS
     from data_shards.errors import ConfigError, DataError
+    from data_shards.source import Source
 
     if dataset not in DATASETS:
         raise ConfigError(f"no dataset named '{dataset}'; there are: {', '.join(DATASETS)}")
@@ -127,9 +156,9 @@ def listing_of(dataset: str, source: str, *, seed: int | None, balance: str | No
         for option, value in (("--seed", seed), ("--balance", balance)):
             if value is not None:
                 raise ConfigError(f"{option} is for simulated clips; {dataset} is read as it is, leave it out")
-        if not Path(source).is_dir():
+        if "://" not in source and not Path(source).is_dir():
             raise DataError(f"{source}: no such folder; name the folder that holds the dataset")
-        return DATASETS[dataset](Path(source))
+        return DATASETS[dataset](Source(absolute_uri(source)))
     from data_shards.simulation import SimulationSettings, generate
 
     if not re.fullmatch(r"[1-9]\d{0,5}", source, flags=re.ASCII):
@@ -141,13 +170,13 @@ def listing_of(dataset: str, source: str, *, seed: int | None, balance: str | No
     folder = home() / "simulated" / f"{settings.balance}-{settings.num_clips}-seed{settings.seed}"
     with clip_progress("make clips") as progress:
         generate(settings, folder, num_workers=workers, progress=progress)
-    return DATASETS["simulated"](folder)
+    return DATASETS["simulated"](Source(folder))
 
 
 @shards.command()
-@click.argument("uri", type=click.Path(path_type=Path))
+@click.argument("uri")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def info(uri: Path, as_json: bool) -> None:
+def info(uri: str, as_json: bool) -> None:
     """Describe the shards at URI: splits, people, label histogram, preprocessing.
 
     \b
@@ -158,9 +187,9 @@ def info(uri: Path, as_json: bool) -> None:
 
 
 @shards.command()
-@click.argument("uri", type=click.Path(path_type=Path))
+@click.argument("uri")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def verify(uri: Path, as_json: bool) -> None:
+def verify(uri: str, as_json: bool) -> None:
     """Check every shard at URI: checksums, indexes, and that every frame can be decoded.
 
     \b
@@ -184,19 +213,23 @@ def verify(uri: Path, as_json: bool) -> None:
         console.print(f"{uri}: whole, {len(manifest.shards)} shards, digest {manifest.digest[:16]}")
 
 
-def _print_info(folder: Path, as_json: bool) -> None:
+shards.add_command(bench)
+shards.add_command(copy)
+
+
+def _print_info(uri: str, as_json: bool) -> None:
     from rich.table import Table
 
     from cluster.terminal import console
     from data_shards.manifest import read_manifest
 
-    manifest = read_manifest(folder)
+    manifest = read_manifest(uri)
     if as_json:
         content = manifest.model_dump(mode="json", exclude={"shards"})
         sizes = {"num_shards": len(manifest.shards), "size_bytes": sum(s.size_bytes for s in manifest.shards)}
         click.echo(json.dumps({"digest": manifest.digest, **sizes, **content}))
         return
-    table = Table(title=f"{folder}: {manifest.dataset}")
+    table = Table(title=f"{uri}: {manifest.dataset}")
     for heading in ("split", "clips", "people", "label", *map(str, range(max(map(len, manifest.label_names.values()))))):
         table.add_column(heading, justify="left" if heading in ("split", "label") else "right")
     for split, summary in manifest.splits.items():
@@ -206,13 +239,11 @@ def _print_info(folder: Path, as_json: bool) -> None:
     console.print(table)
     size_mib = sum(shard.size_bytes for shard in manifest.shards) / 2**20
     pre = manifest.preprocess
-    console.print(
-        f"{len(manifest.shards)} shards, {size_mib:.1f} MiB; {pre.num_frames} frames of {pre.size_px}x{pre.size_px} a clip, "
-        f"resize {pre.resize}; digest {manifest.digest[:16]}"
-    )
+    held = [f"{pre.num_frames} frames of {pre.size_px}x{pre.size_px} a clip, resize {pre.resize}"] if pre else []
+    held += [f"{name} {'x'.join(str(length or '?') for length in shape)}" for name, shape in manifest.features.items()]
+    console.print(f"{len(manifest.shards)} shards, {size_mib:.1f} MiB; {'; '.join(held)}; digest {manifest.digest[:16]}")
     if manifest.num_rejected:
-        console.print(
-            f"[yellow]{manifest.num_rejected} clips left out, each with its reason in {folder / 'rejects.jsonl'}[/yellow]"
-        )
-    if manifest.simulated:
+        where = f"{uri.rstrip('/')}/rejects.jsonl"
+        console.print(f"{manifest.num_rejected} clips left out, each with its reason in {where}", style="yellow")
+    if manifest.notice:
         console.print(manifest.notice, style="yellow")

@@ -1,16 +1,18 @@
 """`rapt train`, `rapt evaluate`, `rapt promote`."""
 
 import json
-from pathlib import Path
 
 import click
+
+from cluster.commands.options import cache_option
 
 __all__ = ["evaluate", "promote", "train"]
 
 
 @click.command(context_settings={"show_default": True})
 @click.argument("recipe", required=False)
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of shards. [required unless --resume]")
+@click.option("--data", help="Shards: a folder, or s3://bucket/prefix. [required unless --resume]")
+@cache_option
 @click.option("--local", is_flag=True, help="Train in this process, without Ray.")
 @click.option("--workers", type=click.IntRange(1, 4096), help="Ray Train workers; they share the global batch. [default: 1]")
 @click.option("--gpus-per-worker", type=click.FloatRange(0, 8), help="GPUs each worker gets. [default: 0]")
@@ -21,7 +23,8 @@ __all__ = ["evaluate", "promote", "train"]
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(
     recipe: str | None,
-    data: Path | None,
+    data: str | None,
+    cache_gib: float,
     local: bool,
     workers: int | None,
     gpus_per_worker: float | None,
@@ -36,6 +39,7 @@ def train(
     \b
     resnet_tcn            ResNet+TCN as published (Abedi and Khan 2021)
     resnet_tcn_weighted   with weighted loss and every class in every batch
+    engagewild            a TCN on feature arrays instead of video, for EngageWild
     demo                  the same model, small, for two CPU cores
     demo_frames           demo without its temporal part: the baseline to beat
 
@@ -47,7 +51,7 @@ def train(
     """
     from dataclasses import replace
 
-    from cluster.home import mlflow_uri, new_run_id, run_folder, shown
+    from cluster.home import absolute_uri, cache_settings, mlflow_uri, new_run_id, run_folder, shown
     from cluster.job import TrainingJob, load_job
     from cluster.launch import run_local, run_on_ray
     from cluster.terminal import TrainingDisplay, console, evaluation_table
@@ -59,7 +63,7 @@ def train(
     if resume:
         if settings or recipe:
             raise ConfigError("--resume goes on with a run as it was started; leave RECIPE and --set out, or start a new run")
-        job = load_job(run_folder(resume), data=data and data.absolute(), mlflow_uri=mlflow_uri())
+        job = load_job(run_folder(resume), data=data and absolute_uri(data), mlflow_uri=mlflow_uri())
     else:
         if recipe is None:
             raise ConfigError("no recipe named; e.g. rapt train demo --data demo-shards --local")
@@ -70,7 +74,8 @@ def train(
         if data is None:
             raise ConfigError("no data named; give the folder of shards with --data, e.g. --data demo-shards")
         run_id = new_run_id(recipe)
-        job = TrainingJob(run=run, data=data.absolute(), run_id=run_id, run_folder=run_folder(run_id), mlflow_uri=mlflow_uri())
+        job = TrainingJob(run=run, data=absolute_uri(data), run_id=run_id, run_folder=run_folder(run_id), mlflow_uri=mlflow_uri())
+    job = replace(job, cache=cache_settings(cache_gib))
     if local and (workers or gpus_per_worker or address):
         raise ConfigError("--local trains in this one process; leave it out to use --workers, --gpus-per-worker or --address")
     if workers is not None:
@@ -96,10 +101,11 @@ def train(
 
 @click.command(context_settings={"show_default": True})
 @click.argument("model")
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of shards.")
+@click.option("--data", required=True, help="Shards: a folder, or s3://bucket/prefix.")
+@cache_option
 @click.option("--split", default="test", help="The split to evaluate on.")
 @click.option("--json", "as_json", is_flag=True, help="Print the evaluation as JSON.")
-def evaluate(model: str, data: Path, split: str, as_json: bool) -> None:
+def evaluate(model: str, data: str, cache_gib: float, split: str, as_json: bool) -> None:
     """Evaluate MODEL, a bundle's folder or models:/NAME@alias, on a split of shards.
 
     \b
@@ -109,7 +115,7 @@ def evaluate(model: str, data: Path, split: str, as_json: bool) -> None:
     import numpy as np
     import torch
 
-    from cluster.home import mlflow_uri
+    from cluster.home import cache_settings, mlflow_uri
     from cluster.terminal import console, evaluation_table
     from data_shards.errors import ConfigError
     from data_shards.reader import ShardSet
@@ -120,13 +126,15 @@ def evaluate(model: str, data: Path, split: str, as_json: bool) -> None:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     record, loaded = load_bundle(resolve(model, mlflow_uri()).folder, device)
-    held_out = ShardSet(data, splits=(split,))
+    target, cache = record.run.data.target, cache_settings(cache_gib)
+    held_out = ShardSet(data, splits=(split,), target=target, cache_settings=cache)
     if held_out.manifest.preprocess != record.preprocess:
         raise ConfigError(f"{data}: made with other preprocessing than the model's data; build shards with its settings")
     # the baseline is the most frequent level of training data; where these shards have none, of the split itself
     train_splits = tuple(s for s in record.run.data.train_splits if s in held_out.manifest.splits) or (split,)
-    majority = int(np.bincount(ShardSet(data, splits=train_splits).labels(record.label)).argmax())
-    predictions = predict(loaded, held_out, label=record.label, batch=record.run.loop.eval_batch, device=device)
+    trained_on = ShardSet(data, splits=train_splits, target=target, cache_settings=cache)
+    majority = int(np.bincount(trained_on.view.levels_N).argmax())
+    predictions = predict(loaded, held_out, batch=record.run.loop.eval_batch, device=device)
     evaluation = judge(predictions, split=split, majority_level=majority)
     if as_json:
         click.echo(evaluation.model_dump_json())

@@ -69,8 +69,7 @@ def _clip(shards: ShardSet, number: int, frames_per_clip: int, has_face: HasFace
     meta = sample.meta
     face = None if meta.face_present is None else any(meta.face_present)
     hashes = None
-    has_frames = bool(sample.frames_mjpeg)
-    if has_frames:
+    if sample.has_frames:
         frames_THWC = sample.decode_frames()
         hashes = frame_hashes(frames_THWC[spread(len(frames_THWC), frames_per_clip)])
         if face is None and has_face is not None:
@@ -83,7 +82,7 @@ def _clip(shards: ShardSet, number: int, frames_per_clip: int, has_face: HasFace
         labels=meta.labels,
         number=number,
         source_sha256=meta.source_sha256,
-        has_frames=has_frames,
+        has_frames=sample.has_frames,
         hashes_2K=hashes,
         has_face=face,
     )

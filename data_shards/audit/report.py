@@ -21,6 +21,7 @@ from data_shards.manifest import SIMULATED_NOTICE, read_manifest
 from data_shards.reader import ShardSet
 from data_shards.rejects import RejectGroup, group_rejects, read_rejects
 from data_shards.schema import Stored
+from data_shards.shard_cache import CacheSettings
 
 __all__ = ["Audit", "AuditSettings", "audit_listing", "audit_shards"]
 
@@ -84,7 +85,7 @@ def audit_listing(listing: Listing, *, source: str, mismatches: Sequence[Reject]
         source=source,
         digest="",
         simulated=listing.simulated,
-        notice=SIMULATED_NOTICE if listing.simulated else "",
+        notice=SIMULATED_NOTICE if listing.simulated else listing.notice,
         num_clips=len(clips),
         splits=dict(Counter(clip.split for clip in clips)),
         checks={**_LABEL_CHECKS, **dict.fromkeys(("duplicate files", "frame hashes", "faces"), _LABELS_ALONE)},
@@ -101,16 +102,21 @@ def audit_listing(listing: Listing, *, source: str, mismatches: Sequence[Reject]
 
 
 def audit_shards(
-    folder: Path,
+    uri: str | Path,
     *,
     settings: AuditSettings | None = None,
     face_model: Path | None = None,
+    cache_settings: CacheSettings | None = None,
     progress: Progress = lambda stage: lambda done, total: None,
 ) -> Audit:
-    """Audit a set of shards. face_model: MediaPipe's Face Landmarker; without it only stored face presence is known."""
+    """Audit a set of shards, a folder or s3://bucket/prefix.
+
+    face_model: MediaPipe's Face Landmarker; without it only stored face presence is known. cache_settings: where shards
+    of a bucket are kept while they are read.
+    """
     settings = settings or AuditSettings()
-    manifest = read_manifest(folder)
-    shards = ShardSet(folder, splits=tuple(manifest.splits), manifest=manifest)
+    manifest = read_manifest(uri)
+    shards = ShardSet(uri, splits=tuple(manifest.splits), manifest=manifest, cache_settings=cache_settings)
     with face_detector(face_model) as has_face:
         clips = clips_of_shards(
             shards, frames_per_clip=settings.frames_per_clip, has_face=has_face, progress=progress("read clips")
@@ -123,11 +129,11 @@ def audit_shards(
         max_compared=settings.max_compared,
         progress=progress("compare movement"),
     )
-    left_out = group_rejects(read_rejects(folder))
+    left_out = group_rejects(read_rejects(uri))
     classes = histograms(clips, manifest.label_names)
     return Audit(
         dataset=manifest.dataset,
-        source=str(folder),
+        source=str(uri),
         digest=manifest.digest,
         simulated=manifest.simulated,
         notice=manifest.notice,
@@ -175,13 +181,14 @@ def _frame_checks(clips: Sequence[AuditedClip], comparison: Comparison, judged: 
     flat = sum(clip.has_frames and clip.hashes_2K is None for clip in clips)
     unjudged = sum(found.agreement is None for found in judged) + comparison.num_pairs - len(comparison.pairs)
     missing = [f"{without} clips have no frames"] * (without > 0) + [f"{flat} clips are of one tone"] * (flat > 0)
-    hashes = "checked" if not missing else f"{'not checked' if without + flat == len(clips) else 'checked in part'}: "
-    movement = (
-        f"checked in part: {unjudged:,} pairs that look alike were not compared, or have too few frames"
-        if unjudged
-        else "checked"
-    )
-    return {"frame hashes": hashes + ", ".join(missing), "movement": movement}
+    if without + flat == len(clips):
+        return dict.fromkeys(("frame hashes", "movement"), f"not checked: {', '.join(missing)}")
+    left = [f"{unjudged:,} pairs that look alike were not compared, or have too few frames"] * (unjudged > 0)
+    return {"frame hashes": _state(missing), "movement": _state(left)}
+
+
+def _state(gaps: Sequence[str]) -> str:
+    return f"checked in part: {', '.join(gaps)}" if gaps else "checked"
 
 
 def _face_check(clips: Sequence[AuditedClip]) -> str:

@@ -2,13 +2,13 @@
 
 import base64
 import hashlib
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from data_shards.atomic import write_whole
 from data_shards.browse.pick import pick_clips
@@ -19,6 +19,7 @@ from data_shards.manifest import Manifest, read_manifest
 from data_shards.reader import ShardSet
 from data_shards.rejects import group_rejects, read_rejects
 from data_shards.sample import Sample, SampleMeta
+from data_shards.shard_cache import CacheSettings
 
 __all__ = ["Card", "ContactSheet", "Picture", "render_page", "write_contact_sheet"]
 
@@ -60,21 +61,23 @@ class ContactSheet:
 
 
 def write_contact_sheet(
-    folder: Path,
+    uri: str | Path,
     out: Path,
     *,
     num_clips: int = 200,
     split: str | None = None,
     label: str | None = None,
+    cache_settings: CacheSettings | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ContactSheet:
-    """Write the set as one HTML file. label: the label that clips are spread by, or NAME=LEVEL for clips of that level alone.
+    """Write the set at uri, a folder or s3://bucket/prefix, as one HTML file; the same set gives the same bytes.
 
-    The same set gives the same bytes. Fewer clips are shown where their pictures would take more than 16 MB.
-    Raises ConfigError on a split, label or level that is not there.
+    label: the label that clips are spread by, or NAME=LEVEL for clips of that level alone. Fewer than num_clips are
+    shown where their pictures would take more than 16 MB. Raises ConfigError on a split, label or level that is not there.
     """
-    manifest = read_manifest(folder)
-    shards = ShardSet(folder, splits=(split,) if split else tuple(manifest.splits), manifest=manifest)
+    manifest = read_manifest(uri)
+    splits = (split,) if split else tuple(manifest.splits)
+    shards = ShardSet(uri, splits=splits, manifest=manifest, cache_settings=cache_settings)
     name, level = _label_of(manifest, label)
 
     @cache
@@ -93,7 +96,7 @@ def write_contact_sheet(
         cards[number] = card
     progress(len(numbers), len(numbers))
     shown = [cards[number] for number in sorted(cards)]
-    content = render_page(manifest, label=name, cards=shown, rejects=read_rejects(folder)).encode(errors="backslashreplace")
+    content = render_page(manifest, label=name, cards=shown, rejects=read_rejects(uri)).encode(errors="backslashreplace")
     write_whole(out, content)
     return ContactSheet(out, len(shown), len(shards), len(content))
 
@@ -147,12 +150,7 @@ def _card(manifest: Manifest, label: str, shards: ShardSet, number: int) -> Card
         for name, names in manifest.label_names.items()
         if (level := meta.labels.get(name, -1)) is not None
     )
-    arrays = {
-        extension.removesuffix(".npy"): content
-        for extension, content in shards.read_members(number).items()
-        if extension.endswith(".npy")
-    }
-    pictures = _strip(sample) if sample.frames_mjpeg else [_array(name, content) for name, content in arrays.items()]
+    pictures = _strip(sample) if sample.has_frames else [_array(name, values) for name, values in sample.features.items()]
     return Card(meta=meta, level=meta.labels.get(label, -1), levels=levels, pictures=tuple(pictures))
 
 
@@ -164,8 +162,7 @@ def _strip(sample: Sample) -> list[Picture]:
     return [Picture(uri, width_px, height_px, f"{len(chosen)} frames of clip {sample.meta.clip_id}, at {times} seconds")]
 
 
-def _array(name: str, content: bytes) -> Picture:
-    values = np.load(io.BytesIO(content), allow_pickle=False)
+def _array(name: str, values: npt.NDArray[np.float32]) -> Picture:
     uri, width_px, height_px = heat_map(values)
     shape = " x ".join(map(str, values.shape))
     return Picture(uri, width_px, height_px, f"{name}, {shape} values: time to the right, features downwards", is_array=True)

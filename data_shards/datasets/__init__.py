@@ -4,15 +4,15 @@ To add one: one file with a `list_clips(source, ...) -> Listing`, and one line h
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 from data_shards.datasets import daisee, folder
 from data_shards.listing import Listing
+from data_shards.source import Source
 
 __all__ = ["DATASETS"]
 
 # `simulated` is not read but made: `data_shards.simulation.generate` writes a folder that `folder` reads.
-DATASETS: dict[str, Callable[[Path], Listing]] = {
+DATASETS: dict[str, Callable[[Source], Listing]] = {
     "daisee": daisee.list_clips,
     "folder": folder.list_clips,
     "simulated": folder.list_clips,

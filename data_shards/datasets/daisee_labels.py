@@ -3,85 +3,79 @@
 TrainLabels.csv, ValidationLabels.csv and TestLabels.csv are the official splits; AllLabels.csv claims to hold them all.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 
-from data_shards.datasets.daisee import LABEL_NAMES
-from data_shards.errors import DataError
+from data_shards.datasets.daisee import LABEL_FILES, LABEL_NAMES
+from data_shards.errors import ClipError, DataError
 from data_shards.label_file import parse_level, read_label_rows
 from data_shards.listing import ListedClip, Listing, Reject
+from data_shards.source import Source
 
 __all__ = ["DaiseeLabels", "list_labels"]
 
-_SPLIT_FILES = {"train": "TrainLabels.csv", "validation": "ValidationLabels.csv", "test": "TestLabels.csv"}
 _ALL = "AllLabels.csv"
 _COLUMNS = ("ClipID", *(affect.capitalize() for affect in LABEL_NAMES))
 
 
 @dataclass(frozen=True)
 class DaiseeLabels:
-    """listing: the official splits' clips, their paths not looked up. mismatches: where AllLabels.csv disagrees with them."""
+    """listing: the official splits' clips, their videos not looked for. mismatches: where AllLabels.csv disagrees with them."""
 
     listing: Listing
     mismatches: tuple[Reject, ...]
 
 
-def list_labels(source: Path) -> DaiseeLabels:
-    """Read the label files in `source`, `source/Labels` or, failing these, the first folder below that holds them.
+def list_labels(source: Source) -> DaiseeLabels:
+    """Read the label files, wherever they lie below the source.
 
-    DataError where a split's file is missing or wrong. AllLabels.csv may be missing: then nothing is compared.
+    DataError where a split's file is missing. AllLabels.csv may be missing: then nothing is compared.
     """
-    folder = _label_folder(source)
     clips: dict[str, ListedClip] = {}
     rejects: list[Reject] = []
-    for split, name in _SPLIT_FILES.items():
-        for number, clip in _clips_of(folder / name, split):
-            if clip.clip_id in clips:
-                reason = f"{name} line {number}: labelled a second time; the first line counts"
-                rejects.append(Reject(clip_id=clip.clip_id, source=clip.path.name, reason=reason))
+    for split, name in LABEL_FILES.items():
+        found = source.named(name)
+        if not found:
+            raise DataError(f"{source.uri}: no {name} there or below; name the folder that holds DAiSEE's label files")
+        for entry in _entries(source, found[0], split):
+            if isinstance(entry, Reject):
+                rejects.append(entry)
+            elif entry.clip_id in clips:
+                reason = f"{name}: labelled a second time; the first line counts"
+                rejects.append(Reject(clip_id=entry.clip_id, source=entry.clip_id, reason=reason))
             else:
-                clips[clip.clip_id] = clip
+                clips[entry.clip_id] = entry
     listing = Listing(dataset="daisee", label_names=LABEL_NAMES, clips=tuple(clips.values()), rejects=tuple(rejects))
-    return DaiseeLabels(listing, tuple(_mismatches(clips, folder / _ALL)) if (folder / _ALL).exists() else ())
+    everything = source.named(_ALL)
+    return DaiseeLabels(listing, tuple(_mismatches(clips, source, everything[0])) if everything else ())
 
 
-def _label_folder(source: Path) -> Path:
-    name = _SPLIT_FILES["train"]
-    places = [source, source / "Labels", *(path.parent for path in sorted(source.rglob(name)))]
-    for folder in places:
-        if (folder / name).is_file():
-            return folder
-    raise DataError(f"{source}: no {name} there or below; name the folder that holds DAiSEE's label files")
-
-
-def _clips_of(path: Path, split: str) -> list[tuple[int, ListedClip]]:
-    clips = []
-    for number, row in read_label_rows(path, required=_COLUMNS):
-        stem = Path(row["ClipID"]).stem
-        labels = {
-            affect: parse_level(
-                row[affect.capitalize()], num_levels=len(levels), place=f"{path} line {number}", column=affect.capitalize()
-            )
-            for affect, levels in LABEL_NAMES.items()
-        }
+def _entries(source: Source, name: str, split: str) -> Iterator[ListedClip | Reject]:
+    """The clips of a label file; a line with a level out of range is a reject."""
+    for number, row in read_label_rows(source, name, required=_COLUMNS):
+        stem = PurePosixPath(row["ClipID"]).stem
+        place = f"{name} line {number}"
+        try:
+            labels = {
+                affect: parse_level(row[column], num_levels=len(levels), place=place, column=column)
+                for affect, levels in LABEL_NAMES.items()
+                for column in (affect.capitalize(),)
+            }
+        except ClipError as error:
+            yield Reject(clip_id=stem, source=row["ClipID"], reason=str(error))
+            continue
         # a clip id is the person's six digits, then the sitting's one, then the clip's
-        clip = ListedClip(clip_id=stem, path=Path(row["ClipID"]), subject=stem[:6], session=stem[:7], split=split, labels=labels)
-        clips.append((number, clip))
-    return clips
+        yield ListedClip(clip_id=stem, subject=stem[:6], session=stem[:7], split=split, labels=labels)
 
 
-def _mismatches(clips: dict[str, ListedClip], path: Path) -> list[Reject]:
-    everything = {clip.clip_id: clip for _, clip in _clips_of(path, "")}
-    found = [
-        Reject(clip_id=stem, source=clip.path.name, reason=f"in {path.name}, but in no split's file")
-        for stem, clip in everything.items()
-        if stem not in clips
-    ]
+def _mismatches(clips: dict[str, ListedClip], source: Source, name: str) -> Iterator[Reject]:
+    everything = {entry.clip_id: entry.labels for entry in _entries(source, name, "") if isinstance(entry, ListedClip)}
+    for stem in (stem for stem in everything if stem not in clips):
+        yield Reject(clip_id=stem, source=stem, reason=f"in {_ALL}, but in no split's file")
     for stem, clip in clips.items():
+        file = LABEL_FILES[clip.split]
         if stem not in everything:
-            reason = f"in {_SPLIT_FILES[clip.split]}, but not in {path.name}"
-            found.append(Reject(clip_id=stem, source=clip.path.name, reason=reason))
-        elif everything[stem].labels != clip.labels:
-            reason = f"labels in {_SPLIT_FILES[clip.split]} differ from those in {path.name}"
-            found.append(Reject(clip_id=stem, source=clip.path.name, reason=reason))
-    return found
+            yield Reject(clip_id=stem, source=stem, reason=f"in {file}, but not in {_ALL}")
+        elif everything[stem] != clip.labels:
+            yield Reject(clip_id=stem, source=stem, reason=f"labels in {file} differ from those in {_ALL}")

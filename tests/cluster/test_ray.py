@@ -19,10 +19,14 @@ import pytest
 from cluster.home import mlflow_uri, run_folder
 from cluster.job import TrainingJob
 from cluster.launch import connect_ray, disconnect_ray, run_local, run_on_ray
+from data_shards.build import build_shards
+from data_shards.datasets import DATASETS
 from data_shards.errors import ConfigError, ModelError, ServiceError
 from data_shards.manifest import Manifest
+from data_shards.source import Source
 from serving.predictor import Predictor
 from serving.service import start_service, stop_service
+from tests.conftest import TINY_PREPROCESS
 from training.config import RunConfig, with_settings
 from training.events import Event, StepDone
 from training.registry import RegisteredModel, resolve
@@ -46,7 +50,36 @@ def free_port() -> int:
 
 def job(run: RunConfig, shards: tuple[Path, Manifest], run_id: str, workers: int) -> TrainingJob:
     folder = run_folder(run_id)
-    return TrainingJob(run=run, data=shards[0], run_id=run_id, run_folder=folder, mlflow_uri=mlflow_uri(), workers=workers)
+    return TrainingJob(run=run, data=str(shards[0]), run_id=run_id, run_folder=folder, mlflow_uri=mlflow_uri(), workers=workers)
+
+
+def test_shards_made_on_ray_have_the_bytes_of_those_made_here_though_a_task_is_killed(
+    simulated_folder: Path, simulated_shards: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    from cluster.ray_build import write_on_ray
+
+    listing = DATASETS["simulated"](Source(simulated_folder))
+    killed = []
+
+    def kill_the_first_writer(done: int, total: int) -> None:
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if not killed and process.name().startswith("ray::_write_shard"):
+                    killed.append(process.pid)
+                    process.kill()
+
+    manifest = build_shards(
+        listing,
+        tmp_path,
+        preprocess=TINY_PREPROCESS,
+        clips_per_shard=16,
+        num_workers=2,
+        write=write_on_ray,
+        progress=kill_the_first_writer,
+    )
+    assert killed
+    assert manifest == simulated_shards[1]
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {p.name: p.read_bytes() for p in simulated_shards[0].iterdir()}
 
 
 def listening_beyond_loopback() -> set[tuple[str, str, int]]:

@@ -30,6 +30,7 @@ from data_shards.listing import ENGAGEMENT_LEVELS, ListedClip, Listing, Reject
 from data_shards.manifest import Manifest
 from data_shards.preprocess import PreprocessConfig
 from data_shards.rejects import group_rejects
+from data_shards.source import Source
 
 Frames = list[npt.NDArray[np.uint8]]
 PREPROCESS = PreprocessConfig(num_frames=30, size_px=64)
@@ -38,7 +39,7 @@ PREPROCESS = PreprocessConfig(num_frames=30, size_px=64)
 def listing_of(*rows: tuple[str, str, str, str, int]) -> Listing:
     """A listing of (clip, subject, session, split, level) without files."""
     clips = [
-        ListedClip(clip_id=clip, path=Path(clip), subject=subject, session=session, split=split, labels={"engagement": level})
+        ListedClip(clip_id=clip, subject=subject, session=session, split=split, labels={"engagement": level})
         for clip, subject, session, split, level in rows
     ]
     return Listing(dataset="folder", label_names={"engagement": ENGAGEMENT_LEVELS}, clips=tuple(clips))
@@ -106,6 +107,7 @@ def test_rejects_are_grouped_by_what_was_wrong() -> None:
         Reject(clip_id="c.mp4", source="c.mp4", reason="c.mp4: 0 frames where 1 to 1500000 can be used"),
         Reject(clip_id="d", source="d.avi", reason="clip d: labelled in TrainLabels.csv, but not below DataSet/Train"),
         Reject(clip_id="e", source="e", reason="e"),
+        Reject(clip_id="f", source="f", reason="x/labels.csv line 7: the clip 'f' stands here a second time; keep one"),
     ]
     groups = {group.kind: [reject.clip_id for reject in group.rejects] for group in group_rejects(rejects)}
     assert groups == {
@@ -113,6 +115,7 @@ def test_rejects_are_grouped_by_what_was_wrong() -> None:
         "N frames where N to N can be used": ["c.mp4"],
         "labelled in TrainLabels.csv, but not below DataSet/Train": ["d"],
         "no reason given": ["e"],
+        "the clip stands here a second time": ["f"],
     }
 
 
@@ -120,7 +123,7 @@ def test_rejects_are_grouped_by_what_was_wrong() -> None:
 
 
 def test_daisees_labels_say_what_is_known_of_them(real_data: Path) -> None:
-    labels = list_labels(real_data / "labels")
+    labels = list_labels(Source(real_data / "labels"))
     audit = audit_listing(labels.listing, source="labels", mismatches=labels.mismatches)
     engagement = audit.histograms["engagement"].splits
     assert {split: counts.levels for split, counts in engagement.items()} == {
@@ -150,7 +153,7 @@ def test_daisees_labels_are_found_where_people_put_them(tmp_path: Path, place: s
     (folder / "AllLabels.csv").write_text(
         "ClipID,Boredom,Engagement,Confusion,Frustration \n1100011002.avi,0,3,0,0\n4000221001.avi,0,2,0,0\n9,0,2,0,0\n"
     )
-    labels = list_labels(tmp_path)
+    labels = list_labels(Source(tmp_path))
     assert [(c.clip_id, c.subject, c.session, c.split) for c in labels.listing.clips] == [
         ("1100011002", "110001", "1100011", "train"),
         ("4000221001", "400022", "4000221", "validation"),
@@ -164,8 +167,9 @@ def test_daisees_labels_are_found_where_people_put_them(tmp_path: Path, place: s
 
 
 def test_a_folder_without_daisees_labels_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").touch()
     with pytest.raises(DataError, match=r"no TrainLabels\.csv there or below"):
-        list_labels(tmp_path)
+        list_labels(Source(tmp_path))
 
 
 # frames
@@ -296,14 +300,14 @@ def shards_of(folder: Path, rows: list[dict[str, str]], out: Path) -> Path:
         writer = csv.DictWriter(file, fieldnames=["clip", "label", "subject", "split", "session"], extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    build_shards(DATASETS["folder"](folder), out, preprocess=PREPROCESS, num_workers=2)
+    build_shards(DATASETS["folder"](Source(folder)), out, preprocess=PREPROCESS, num_workers=2)
     return out
 
 
 @pytest.fixture(scope="module")
 def clean_shards(simulated_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("clean") / "shards"
-    build_shards(DATASETS["simulated"](simulated_folder), out, preprocess=PREPROCESS, num_workers=2)
+    build_shards(DATASETS["simulated"](Source(simulated_folder)), out, preprocess=PREPROCESS, num_workers=2)
     return out
 
 
@@ -382,10 +386,9 @@ def test_a_clip_without_a_face_is_found(real_data: Path, tmp_path: Path) -> None
     rows = [
         {"clip": name, "label": "1", "subject": name, "split": "train", "session": ""} for name in ("no_face.mp4", "test1.avi")
     ]
+    listing = DATASETS["folder"](Source(write_rows(tmp_path, rows)))
     listing_out = tmp_path.parent / "faces"
-    build_shards(
-        DATASETS["folder"](write_rows(tmp_path, rows)), listing_out, preprocess=PreprocessConfig(num_frames=8, size_px=224)
-    )
+    build_shards(listing, listing_out, preprocess=PreprocessConfig(num_frames=8, size_px=224))
     model = real_data / "models" / "face_landmarker.task"
     audit = audit_shards(listing_out, face_model=model)
     assert found_in(audit)["no_face"].examples == ("train/no_face.mp4",)
@@ -393,6 +396,16 @@ def test_a_clip_without_a_face_is_found(real_data: Path, tmp_path: Path) -> None
     unseen = audit_shards(listing_out)
     assert "no_face" not in found_in(unseen)
     assert unseen.checks["faces"].startswith("not checked: no face model")
+
+
+def test_clips_without_frames_are_audited_by_their_labels(tmp_path: Path) -> None:
+    listing = listing_of(*CLEAN, ("a", "train-person", "", "test", 1))
+    clips = tuple(replace(clip, features={"gaze": np.ones((5, 3), dtype=np.float32)}) for clip in listing.clips)
+    build_shards(replace(listing, clips=clips), tmp_path / "shards", preprocess=PREPROCESS)
+    audit = audit_shards(tmp_path / "shards")
+    assert "subject_in_two_splits" in found_in(audit)
+    assert audit.checks["frame hashes"] == "not checked: 9 clips have no frames"
+    assert audit.ceilings["engagement"].held_out_nearest is None
 
 
 def write_rows(folder: Path, rows: list[dict[str, str]]) -> Path:
@@ -408,7 +421,7 @@ def test_real_people_in_one_room_are_not_taken_for_each_other(real_data: Path, t
     for name in names:
         shutil.copy(real_data / "videos" / name, tmp_path)
     rows = [{"clip": n, "label": "1", "subject": n, "split": split, "session": ""} for n, split in names.items()]
-    build_shards(DATASETS["folder"](write_rows(tmp_path, rows)), tmp_path.parent / "rooms", preprocess=PREPROCESS)
+    build_shards(DATASETS["folder"](Source(write_rows(tmp_path, rows))), tmp_path.parent / "rooms", preprocess=PREPROCESS)
     assert audit_shards(tmp_path.parent / "rooms").num_leaks == 0
 
 
@@ -445,7 +458,7 @@ def test_strict_stops_at_a_leak_and_only_then(tmp_path: Path) -> None:
     ("arguments", "kind", "sentence"),
     [
         (["{tmp}", "--dataset", "imagenet"], ConfigError, "no dataset named 'imagenet'"),
-        (["{tmp}/none", "--dataset", "daisee"], DataError, "no such folder"),
+        (["{tmp}/none", "--dataset", "daisee"], DataError, "no file there"),
         (["{tmp}"], DataError, r"no manifest\.json"),
         (["{tmp}", "--face-model", "{tmp}/none"], ConfigError, "no such file"),
     ],

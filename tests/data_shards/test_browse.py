@@ -19,9 +19,11 @@ from data_shards.browse import page, write_contact_sheet
 from data_shards.browse.page import Card, Picture, render_page
 from data_shards.browse.pick import pick_clips
 from data_shards.browse.pictures import frame_strip, heat_map
+from data_shards.build import build_shards
 from data_shards.errors import ConfigError
-from data_shards.listing import Reject
+from data_shards.listing import ENGAGEMENT_LEVELS, ListedClip, Listing, Reject
 from data_shards.manifest import Manifest
+from data_shards.preprocess import PreprocessConfig
 from data_shards.reader import ShardSet
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -204,6 +206,25 @@ def test_an_array_is_drawn_with_time_to_the_right() -> None:
     assert heat_map(np.array([np.inf, 0.0, -np.inf]))[1:] == (3, 1)
 
 
+def test_a_set_without_frames_shows_its_arrays(tmp_path: Path) -> None:
+    clips = [
+        ListedClip(
+            clip_id=f"c{number}",
+            subject="ann",
+            split="train",
+            labels={"engagement": number},
+            features={"gaze": np.random.default_rng(number).random((15, 8), dtype=np.float32)},
+        )
+        for number in range(4)
+    ]
+    listing = Listing(dataset="arrays", label_names={"engagement": ENGAGEMENT_LEVELS}, clips=tuple(clips))
+    build_shards(listing, tmp_path / "shards", preprocess=PreprocessConfig())
+    write_contact_sheet(tmp_path / "shards", tmp_path / "arrays.html")
+    images = Page((tmp_path / "arrays.html").read_text()).of("img")
+    assert [image["alt"] for image in images] == ["gaze, 15 x 8 values: time to the right, features downwards"] * 4
+    assert all(image["src"].startswith("data:image/png") for image in images)
+
+
 def test_frames_are_scaled_down_and_never_up() -> None:
     assert frame_strip(np.zeros((4, 224, 224, 3), dtype=np.uint8))[1:] == (4 * 144 + 3 * 4, 144)
     assert frame_strip(np.zeros((2, 32, 64, 3), dtype=np.uint8))[1:] == (2 * 64 + 4, 32)
@@ -234,7 +255,7 @@ def test_the_command_writes_one_file_here(
     result = CliRunner().invoke(rapt, words, catch_exceptions=False)
     written = Path(f"{simulated_shards[0].name}.html")
     assert f"{written}: " in result.stdout
-    assert {path.name for path in tmp_path.iterdir()} == {written.name}
+    assert {path.name for path in tmp_path.iterdir()} - {"rapt-home"} == {written.name}
     cards = Page(written.read_text()).of("li", class_="card")
     assert {(card["data-split"], card["data-level"]) for card in cards} == {("test", "0")}
 

@@ -11,20 +11,21 @@ from data_shards.errors import ConfigError
 from data_shards.loader import Batch, read_in_order, training_batches
 from data_shards.manifest import Manifest
 from data_shards.order import DrawStream
-from data_shards.reader import ShardSet
+from data_shards.reader import ShardSet, Target
 
 Shards = tuple[Path, Manifest]
+ENGAGEMENT = Target("engagement")
 
 
 def take(
     shards: Shards, count: int, *, microbatch: int, rank: int = 0, world_size: int = 1, start: int = 0, threads: int = 1
 ) -> list[Batch]:
-    train = ShardSet(shards[0], splits=("train",))
-    stream = DrawStream(train.labels("engagement"), 0, "class_complete", 8)
+    train = ShardSet(shards[0], splits=("train",), target=ENGAGEMENT)
+    stream = DrawStream(train.view.levels_N, 0, "class_complete", 8)
     batches = training_batches(
         train,
         stream,
-        label="engagement",
+        inputs=("frames",),
         microbatch=microbatch,
         rank=rank,
         world_size=world_size,
@@ -76,10 +77,10 @@ def test_resuming_in_the_middle_with_another_world_size_goes_on_exactly(simulate
 
 
 def test_evaluation_reads_every_sample_once(simulated_shards: Shards) -> None:
-    test = ShardSet(simulated_shards[0], splits=("test",))
+    test = ShardSet(simulated_shards[0], splits=("test",), target=ENGAGEMENT)
     for world_size in (1, 2, 3):
         read = [
-            b for r in range(world_size) for b in read_in_order(test, label="engagement", batch=3, rank=r, world_size=world_size)
+            b for r in range(world_size) for b in read_in_order(test, inputs=("frames",), batch=3, rank=r, world_size=world_size)
         ]
         assert sorted(ids(read)) == sorted(test.read(n).meta.clip_id for n in range(len(test)))
 
@@ -93,4 +94,4 @@ def test_unknown_splits_and_labels_name_the_known_ones(simulated_shards: Shards)
     with pytest.raises(ConfigError, match="no split 'exam'"):
         ShardSet(simulated_shards[0], splits=("exam",))
     with pytest.raises(ConfigError, match="no label 'boredom'"):
-        ShardSet(simulated_shards[0], splits=("train",)).labels("boredom")
+        ShardSet(simulated_shards[0], splits=("train",), target=Target("boredom"))

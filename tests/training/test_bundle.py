@@ -10,17 +10,15 @@ import torch
 
 from data_shards.errors import ModelError
 from data_shards.manifest import Manifest
-from data_shards.reader import ShardSet
+from data_shards.reader import ShardSet, Target
 from training.bundle import load_bundle, read_record
 from training.evaluate import evaluate, predict
 
 
 def test_a_loaded_bundle_evaluates_as_it_was_measured(tiny_bundle: Path, simulated_shards: tuple[Path, Manifest]) -> None:
     record, model = load_bundle(tiny_bundle)
-    test = ShardSet(simulated_shards[0], splits=("test",))
-    again = evaluate(
-        predict(model, test, label="engagement", batch=3, device=torch.device("cpu")), split="test", majority_level=0
-    )
+    test = ShardSet(simulated_shards[0], splits=("test",), target=Target("engagement"))
+    again = evaluate(predict(model, test, batch=3, device=torch.device("cpu")), split="test", majority_level=0)
     assert record.test is not None
     assert again.confusion == record.test.confusion
 

@@ -20,7 +20,7 @@ from training.loop import train
 from training.world import World
 
 Shards = tuple[Path, Manifest]
-LEARNING = ("loop.epochs=40", "model.widths=[8,16]", "model.hidden=16", "data.flip=false", "data.brightness=0")
+LEARNING = ("loop.epochs=40", "model.widths=[8,16]", "model.hidden=16", "data.augment.flip=false", "data.augment.brightness=0")
 
 
 def losses(events: list[Event]) -> list[float]:

@@ -75,5 +75,7 @@ def test_temperature_brings_overconfident_logits_back() -> None:
 
 
 def test_scores_run_from_minus_one_to_one() -> None:
-    assert engagement_score(np.eye(4)).tolist() == pytest.approx([-1, -1 / 3, 1 / 3, 1])
-    assert engagement_score(np.full((1, 4), 0.25))[0] == pytest.approx(0)
+    even = np.linspace(-1, 1, 4).tolist()
+    assert engagement_score(np.eye(4), even).tolist() == pytest.approx([-1, -1 / 3, 1 / 3, 1])
+    assert engagement_score(np.full((1, 4), 0.25), even)[0] == pytest.approx(0)
+    assert engagement_score(np.full((1, 3), 1 / 3), (-1, -1, 1))[0] == pytest.approx(-1 / 3)

@@ -21,7 +21,7 @@ from training.tracking import mlflow_client
 def run_job(
     run: RunConfig, shards: tuple[Path, Manifest], run_id: str, *, stop_after_step: int | None = None
 ) -> JobResult | None:
-    job = TrainingJob(run=run, data=shards[0], run_id=run_id, run_folder=run_folder(run_id), mlflow_uri=mlflow_uri())
+    job = TrainingJob(run=run, data=str(shards[0]), run_id=run_id, run_folder=run_folder(run_id), mlflow_uri=mlflow_uri())
     return run_local(job, lambda event: None, stop_after_step=stop_after_step)
 
 

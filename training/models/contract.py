@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from data_shards.loader import ClipInputs
+from data_shards.sample import FRAMES
 from training.settings import Settings
 
 __all__ = ["EngagementModel", "ModelOutput"]
@@ -21,9 +22,10 @@ class ModelOutput(NamedTuple):
 
 
 class EngagementModel(nn.Module):
-    """Base of the registry's models. `settings_type` names the fields a recipe may set."""
+    """Base of the registry's models. `settings_type` names the fields a recipe may set; `inputs` what it reads of a sample."""
 
     settings_type: ClassVar[type[Settings]]
+    inputs: tuple[str, ...] = (FRAMES,)
 
     def __init__(self, settings: Settings, num_levels: int) -> None:
         super().__init__()

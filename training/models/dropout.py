@@ -7,11 +7,12 @@ second of two workers, before a restart or after it. That is what makes local, D
 import torch
 from torch import Tensor, nn
 
-__all__ = ["KeyedDropout"]
+__all__ = ["KeyedDropout", "keyed_uniform"]
 
 # splitmix64's multipliers as signed 64-bit numbers (see data_shards.hashing)
 _MUL_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MUL_2 = 0x94D049BB133111EB - (1 << 64)
+_OTHER_USES = 1 << 20  # salts from here on are not of a layer
 _GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
 
 
@@ -39,6 +40,12 @@ class KeyedDropout(nn.Module):
         words = _mix(keys + counters * _GAMMA)
         uniform = ((words >> 11) & ((1 << 24) - 1)).to(torch.float32) / 2**24
         return features_BCL * (uniform >= self.p).to(features_BCL.dtype) / (1 - self.p)
+
+
+def keyed_uniform(draw_keys_B: Tensor, *, salt: int) -> Tensor:
+    """float32 (B,), uniform in [0, 1), of each draw key's own. salt: a number of this use's own; layers use 0 to 2**20."""
+    words_B = _mix(_mix(draw_keys_B + _signed((_OTHER_USES + salt) * _GAMMA)))
+    return ((words_B >> 11) & ((1 << 24) - 1)).to(torch.float32) / 2**24
 
 
 def _mix(words: Tensor) -> Tensor:

@@ -1,0 +1,86 @@
+"""Copy a set of shards between a folder and a bucket, either way: checked, resumable, the manifest last."""
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_shards.build import check_writable
+from data_shards.errors import ShardError
+from data_shards.manifest import Manifest, ShardEntry, index_name, read_manifest
+from data_shards.store import Store, open_store
+
+__all__ = ["copy_shards"]
+
+
+def copy_shards(
+    source: str | Path, out: str | Path, *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Manifest:
+    """Copy the set at `source` to `out`; each is a folder or s3://bucket/prefix. Returns the manifest.
+
+    Every shard's sha256 is compared with the manifest's on the way. A copy that was broken off goes on where it was: a
+    shard whose index is there already is not sent again. `out` is no set until its manifest is written, at the end.
+    """
+    origin, target = open_store(source), open_store(out)
+    manifest = read_manifest(origin)
+    there = check_writable(target)
+    progress(0, len(manifest.shards))
+    if "manifest.json" in there and read_manifest(target).digest == manifest.digest:
+        progress(len(manifest.shards), len(manifest.shards))
+        return manifest
+    target.delete("manifest.json")
+    for number, entry in enumerate(manifest.shards):
+        index = _index(origin, entry)
+        if there.get(entry.name) != entry.size_bytes or not _is_copied(target, there, entry):
+            with _checked(origin, entry) as path:
+                target.put(path, entry.name)
+            target.write(index_name(entry.name), index)  # after its shard: a shard with an index is whole
+        progress(number + 1, len(manifest.shards))
+    target.write("rejects.jsonl", _rejects(origin))
+    target.write("manifest.json", manifest.to_bytes())
+    named = {name for entry in manifest.shards for name in (entry.name, index_name(entry.name))}
+    for name in there.keys() - named - {"manifest.json", "rejects.jsonl"}:  # of the set that lay there before
+        target.delete(name)
+    return manifest
+
+
+def _is_copied(target: Store, there: dict[str, int], entry: ShardEntry) -> bool:
+    name = index_name(entry.name)
+    return name in there and hashlib.sha256(target.read(name)).hexdigest() == entry.index_sha256
+
+
+def _index(origin: Store, entry: ShardEntry) -> bytes:
+    try:
+        content = origin.read(index_name(entry.name))
+    except FileNotFoundError:
+        raise ShardError(f"{origin.uri}/{index_name(entry.name)}: missing; build the set again") from None
+    if hashlib.sha256(content).hexdigest() != entry.index_sha256:
+        raise ShardError(f"{origin.uri}/{index_name(entry.name)}: not the index that the manifest names; build the set again")
+    return content
+
+
+@contextmanager
+def _checked(origin: Store, entry: ShardEntry) -> Iterator[Path]:
+    """The shard as a file of this machine whose sha256 is the manifest's."""
+    here = origin.local_path(entry.name)
+    try:
+        if here is not None:
+            with here.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+                    raise ShardError(f"{here}: its sha256 is not the manifest's; run `rapt shards verify`, then build it again")
+            yield here
+            return
+        with tempfile.TemporaryDirectory(prefix="rapt-copy-") as folder:
+            path = Path(folder) / entry.name
+            origin.fetch(entry.name, path, sha256=entry.sha256)
+            yield path
+    except FileNotFoundError:
+        raise ShardError(f"{origin.uri}/{entry.name}: missing; build the set again") from None
+
+
+def _rejects(origin: Store) -> bytes:
+    try:
+        return origin.read("rejects.jsonl")
+    except FileNotFoundError:
+        return b""

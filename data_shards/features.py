@@ -1,0 +1,54 @@
+"""Features that somebody computed from a clip: arrays in a listing, `KEY.NAME.npy` in a shard.
+
+Only float32 arrays without objects are read: nothing here unpickles.
+"""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from data_shards.errors import ClipError, ShardError
+from data_shards.listing import FeatureFile, ListedClip
+
+__all__ = ["READERS", "clip_features", "from_npy", "to_npy"]
+
+Floats = npt.NDArray[np.float32]
+
+READERS: dict[str, Callable[[Path], Floats]] = {}
+
+
+def clip_features(clip: ListedClip) -> dict[str, Floats]:
+    """Name to array of all the features a clip is listed with. ClipError where one is empty or holds no number."""
+    features = {}
+    for name, source in clip.features.items():
+        if isinstance(source, FeatureFile):
+            with source.file.local() as path:
+                values = READERS[source.reader](path)
+        else:
+            values = source
+        if values.size == 0 or not np.isfinite(values).all():
+            what = "no value" if values.size == 0 else f"{int((~np.isfinite(values)).sum())} values that are not numbers"
+            raise ClipError(f"clip {clip.clip_id}: its feature '{name}' holds {what}; compute it again")
+        features[name] = np.ascontiguousarray(values, dtype=np.float32)
+    return features
+
+
+def to_npy(values: Floats) -> bytes:
+    """An array as the bytes of a .npy file."""
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, values, version=(1, 0), allow_pickle=False)
+    return stream.getvalue()
+
+
+def from_npy(content: bytes, *, origin: str) -> Floats:
+    """The float32 array of a .npy file's bytes. ShardError where they are something else."""
+    try:
+        values = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ShardError(f"{origin}: not a readable array ({error}); copy the shard again, or build it again") from None
+    if values.dtype != np.float32:
+        raise ShardError(f"{origin}: an array of {values.dtype}, not float32; build the shard again")
+    return np.asarray(values, dtype=np.float32)
