@@ -15,7 +15,7 @@ import numpy.typing as npt
 from data_shards.errors import ClipError
 from data_shards.schema import Stored
 
-__all__ = ["DecodeLimits", "DecodedClip", "decode_clip", "decoder_versions", "load_decoder"]
+__all__ = ["DecodeLimits", "DecodedClip", "check_container", "check_header", "decode_clip", "decoder_versions", "load_decoder"]
 
 # The containers Rapt opens, by their first bytes. ffmpeg would follow a playlist or a concat script to other
 # files and addresses, so what a file is gets decided here, from its own bytes, before ffmpeg sees it.
@@ -85,8 +85,8 @@ def decode_clip(
     from decord import DECORDError
 
     limits = limits or DecodeLimits()
-    _check_container(path)
-    width_px, height_px, may_be_rotated = _check_header(path, limits)
+    check_container(path)
+    width_px, height_px, may_be_rotated = check_header(path, limits)
     try:
         if may_be_rotated:  # only a decoded frame tells which way up it is
             height_px, width_px = (int(side) for side in _open(path)[0].shape[:2])
@@ -130,7 +130,8 @@ def load_decoder() -> None:
     import decord  # noqa: F401
 
 
-def _check_container(path: Path) -> None:
+def check_container(path: Path) -> None:
+    """ClipError where the file is missing, empty, or by its own first bytes no container that Rapt opens."""
     try:
         if path.exists() and not path.is_file():
             raise ClipError(f"{path.name}: not a plain file")
@@ -145,7 +146,7 @@ def _check_container(path: Path) -> None:
         raise ClipError(f"{path.name}: not a video container Rapt reads (avi, mp4, mov, mkv, webm, mpeg, ts, flv, ogg, wmv)")
 
 
-def _check_header(path: Path, limits: DecodeLimits) -> tuple[int, int, bool]:
+def check_header(path: Path, limits: DecodeLimits) -> tuple[int, int, bool]:
     """(width, height, may be rotated) from the header alone: a bomb is refused before a frame of it is decoded."""
     import av
 

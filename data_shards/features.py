@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from data_shards.errors import ClipError, ShardError
 from data_shards.listing import FeatureFile, ListedClip
+from data_shards.openface import read_openface
 
 __all__ = ["READERS", "clip_features", "from_npy", "to_npy"]
 
 Floats = npt.NDArray[np.float32]
 
-READERS: dict[str, Callable[[Path], Floats]] = {}
+READERS: dict[str, Callable[[Path], Floats]] = {"openface_csv": read_openface}
 
 
 def clip_features(clip: ListedClip) -> dict[str, Floats]:

@@ -2,13 +2,14 @@
 
 import csv
 import io
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from data_shards.errors import ClipError, DataError
 from data_shards.source import Source
 
-__all__ = ["decode_text", "parse_level", "read_label_rows"]
+__all__ = ["decode_text", "parse_level", "parse_level_name", "plain_name", "read_label_rows"]
 
 _DELIMITERS = (",", ";", "\t")  # spreadsheets write what their language's decimal comma leaves free
 
@@ -45,6 +46,19 @@ def parse_level(text: str, *, num_levels: int, place: str, column: str) -> int:
     if text not in map(str, range(num_levels)):
         raise ClipError(f"{place}: {column} is '{text[:40]}', outside its range 0 to {num_levels - 1}; mend the label file")
     return int(text)
+
+
+def parse_level_name(text: str, levels: Mapping[str, int], *, place: str) -> int:
+    """A level written as a word, whatever its case, spaces and hyphens; `levels` has `plain_name`s. ClipError names the place."""
+    if plain_name(text) not in levels:
+        known = ", ".join(f"'{name}'" for name in levels)
+        raise ClipError(f"{place}: label is '{text[:40]}', not one of {known}; mend the label file")
+    return levels[plain_name(text)]
+
+
+def plain_name(text: str) -> str:
+    """'SNP(Subject Not Present)' -> 'snp subject not present'."""
+    return " ".join(re.findall(r"\w+", text.replace("_", " ").casefold()))
 
 
 def decode_text(content: bytes, *, place: str) -> str:

@@ -14,6 +14,7 @@ PACKAGES = ("data_shards", "training", "serving", "cluster")
 # one third-party system, one importing module
 IMPORTERS = {
     "decord": {"data_shards/decode.py"},
+    "mediapipe": {"data_shards/gallery/faces.py"},
     "webdataset": {"data_shards/shard_writer.py"},
     "mlflow": {"training/tracking.py", "training/registry.py"},
     "imagehash": {"data_shards/audit/frame_hash.py"},

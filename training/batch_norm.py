@@ -33,26 +33,27 @@ def _sum_over_workers(value: Tensor) -> Tensor:
     return total
 
 
-class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d (Ioffe and Szegedy 2015) of x_NCHW with mean and variance over the workers' joined batch.
+class _GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation (Ioffe and Szegedy 2015) of x_NC... with mean and variance over the workers' joined batch.
 
     Every worker must hold the same number of values a channel, as the training loader's equal batches do.
     """
 
-    def forward(self, x_NCHW: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         if not self.training:
-            return super().forward(x_NCHW)
+            return super().forward(x)
         workers = dist.get_world_size()
         # statistics in float32 at least, and the variance about the joined mean: E[x^2] - E[x]^2 would cancel
-        wide_NCHW = x_NCHW if x_NCHW.dtype == torch.float64 else x_NCHW.float()
-        variance_C, own_mean_C = torch.var_mean(wide_NCHW, dim=(0, 2, 3), correction=0)
+        wide = x if x.dtype == torch.float64 else x.float()
+        variance_C, own_mean_C = torch.var_mean(wide, dim=[0, *range(2, x.dim())], correction=0)
         mean_C = _sum_over_workers(own_mean_C) / workers
         variance_C = _sum_over_workers(variance_C + (own_mean_C - mean_C) ** 2) / workers
-        self._update_running(mean_C, variance_C, workers * x_NCHW.numel() // x_NCHW.shape[1])
+        self._update_running(mean_C, variance_C, workers * x.numel() // x.shape[1])
         scale_C = self.weight * torch.rsqrt(variance_C + self.eps)
         shift_C = self.bias - mean_C * scale_C
-        normalised = wide_NCHW * scale_C.view(1, -1, 1, 1) + shift_C.view(1, -1, 1, 1)
-        return normalised.to(x_NCHW.dtype)
+        along_C = (1, -1, *[1] * (x.dim() - 2))
+        normalised = wide * scale_C.view(along_C) + shift_C.view(along_C)
+        return normalised.to(x.dtype)
 
     @torch.no_grad()
     def _update_running(self, mean_C: Tensor, variance_C: Tensor, count: int) -> None:
@@ -65,12 +66,25 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
             self.num_batches_tracked.add_(1)
 
 
+class GlobalBatchNorm1d(_GlobalBatchNorm, nn.BatchNorm1d):
+    """BatchNorm1d over all workers."""
+
+
+class GlobalBatchNorm2d(_GlobalBatchNorm, nn.BatchNorm2d):
+    """BatchNorm2d over all workers."""
+
+
+_OVER_ALL_WORKERS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: GlobalBatchNorm1d,
+    nn.BatchNorm2d: GlobalBatchNorm2d,
+}
+
+
 def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """Replace every BatchNorm2d by one over all workers; parameter and buffer names stay."""
+    """Replace every BatchNorm1d and BatchNorm2d by one over all workers; parameter and buffer names stay."""
     if device.type == "cuda":
         synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return synchronised
     for module in model.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = GlobalBatchNorm2d
+        module.__class__ = _OVER_ALL_WORKERS.get(type(module), type(module))
     return model

@@ -1,4 +1,4 @@
-"""`rapt shards`: build, info, verify; audit and browse beside it."""
+"""`rapt shards`: build, info, verify; the other commands have files of their own."""
 
 import json
 import os
@@ -14,14 +14,13 @@ from cluster.commands.audit import audit
 from cluster.commands.bench import bench
 from cluster.commands.browse import browse
 from cluster.commands.copy import copy
+from cluster.commands.cut import cut
 
 if TYPE_CHECKING:
     from data_shards.build import WriteShards
     from data_shards.listing import Listing
 
 __all__ = ["build", "listing_of", "shards"]
-
-_DATASETS = ("daisee", "folder", "simulated")
 
 
 @click.group()
@@ -31,6 +30,7 @@ def shards() -> None:
 
 shards.add_command(audit)
 shards.add_command(browse)
+shards.add_command(cut)
 
 
 @shards.command(context_settings={"show_default": True})
@@ -44,8 +44,13 @@ shards.add_command(browse)
 @click.option("--clips-per-shard", default=32, type=click.IntRange(1, 100_000))
 @click.option("--workers", default=os.cpu_count() or 1, type=click.IntRange(1, 4096), help="Shards made at a time.")
 @click.option("--address", help="Ray cluster whose nodes make the shards; processes of this machine otherwise.")
+@click.option(
+    "--splits", type=click.Choice(["published", "person"]), default="published", help="The dataset's own, or nobody in two."
+)
 @click.option("--strict", is_flag=True, help="Stop at the first clip that cannot be used.")
-@click.option("--seed", type=click.IntRange(0, 2**32), help="simulated: another seed makes other people. [default: 0]")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32), help="simulated: other people; --splits person: other splits. [default: 0]"
+)
 @click.option("--balance", type=click.Choice(["uniform", "daisee"]), help="simulated: class shares. [default: uniform]")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def build(
@@ -59,6 +64,7 @@ def build(
     clips_per_shard: int,
     workers: int,
     address: str | None,
+    splits: str,
     strict: bool,
     seed: int | None,
     balance: str | None,
@@ -68,6 +74,9 @@ def build(
 
     \b
     daisee     SOURCE holds DAiSEE's DataSet and Labels folders
+    cmose      SOURCE holds final_data_1.json and the CSVs of secondFeature
+    engagewild SOURCE holds openface_15.npz and the like, or videos and label files
+    engagenet  SOURCE holds Train, Validation, Test and *_engagement_labels.csv
     folder     SOURCE holds clips and labels.csv (clip, label, subject, split)
     simulated  SOURCE is a number: so many clips of drawn people are made
 
@@ -77,6 +86,7 @@ def build(
     \b
     Examples:
         rapt shards build daisee ~/DAiSEE daisee-shards
+        rapt shards build cmose ~/CMOSE cmose-shards --splits person
         rapt shards build folder my-clips my-shards --size 112
         rapt shards build simulated 64 demo-shards
     """
@@ -86,6 +96,7 @@ def build(
     from cluster.terminal import clip_progress
     from data_shards.build import build_shards
     from data_shards.errors import ConfigError
+    from data_shards.person_splits import split_by_person
     from data_shards.preprocess import PreprocessConfig
     from data_shards.schema import first_problem
 
@@ -95,7 +106,11 @@ def build(
         )
     except ValidationError as error:
         raise ConfigError(f"rapt shards build: {first_problem(error)}") from None
-    listing = listing_of(dataset, source, seed=seed, balance=balance, workers=workers)
+    by_person = splits == "person"
+    people_seed = None if by_person and dataset != "simulated" else seed
+    listing = listing_of(dataset, source, seed=people_seed, balance=balance, workers=workers)
+    if by_person:
+        listing = split_by_person(listing, seed=seed or 0)
     _warn_of_shared_people(listing)
     with _writer(address) as write, clip_progress("build shards") as progress:
         build_shards(
@@ -155,7 +170,8 @@ def listing_of(dataset: str, source: str, *, seed: int | None, balance: str | No
     if dataset != "simulated":
         for option, value in (("--seed", seed), ("--balance", balance)):
             if value is not None:
-                raise ConfigError(f"{option} is for simulated clips; {dataset} is read as it is, leave it out")
+                also = " and for --splits person" if option == "--seed" else ""
+                raise ConfigError(f"{option} is for simulated clips{also}; {dataset} is read as it is, leave it out")
         if "://" not in source and not Path(source).is_dir():
             raise DataError(f"{source}: no such folder; name the folder that holds the dataset")
         return DATASETS[dataset](Source(absolute_uri(source)))

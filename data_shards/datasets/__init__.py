@@ -5,7 +5,7 @@ To add one: one file with a `list_clips(source, ...) -> Listing`, and one line h
 
 from collections.abc import Callable
 
-from data_shards.datasets import daisee, folder
+from data_shards.datasets import cmose, daisee, engagenet, engagewild, folder
 from data_shards.listing import Listing
 from data_shards.source import Source
 
@@ -14,6 +14,9 @@ __all__ = ["DATASETS"]
 # `simulated` is not read but made: `data_shards.simulation.generate` writes a folder that `folder` reads.
 DATASETS: dict[str, Callable[[Source], Listing]] = {
     "daisee": daisee.list_clips,
+    "cmose": cmose.list_clips,
+    "engagewild": engagewild.list_clips,
+    "engagenet": engagenet.list_clips,
     "folder": folder.list_clips,
     "simulated": folder.list_clips,
 }

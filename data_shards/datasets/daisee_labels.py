@@ -3,15 +3,17 @@
 TrainLabels.csv, ValidationLabels.csv and TestLabels.csv are the official splits; AllLabels.csv claims to hold them all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from data_shards.datasets.daisee import LABEL_FILES, LABEL_NAMES
-from data_shards.errors import ClipError, DataError
+from data_shards.errors import DataError
 from data_shards.label_file import parse_level, read_label_rows
 from data_shards.listing import ListedClip, Listing, Reject
+from data_shards.listing_draft import ListingDraft
 from data_shards.source import Source
+from data_shards.video_files import stem_of
 
 __all__ = ["DaiseeLabels", "list_labels"]
 
@@ -32,50 +34,41 @@ def list_labels(source: Source) -> DaiseeLabels:
 
     DataError where a split's file is missing. AllLabels.csv may be missing: then nothing is compared.
     """
-    clips: dict[str, ListedClip] = {}
-    rejects: list[Reject] = []
+    draft = ListingDraft()
     for split, name in LABEL_FILES.items():
         found = source.named(name)
         if not found:
             raise DataError(f"{source.uri}: no {name} there or below; name the folder that holds DAiSEE's label files")
-        for entry in _entries(source, found[0], split):
-            if isinstance(entry, Reject):
-                rejects.append(entry)
-            elif entry.clip_id in clips:
-                reason = f"{name}: labelled a second time; the first line counts"
-                rejects.append(Reject(clip_id=entry.clip_id, source=entry.clip_id, reason=reason))
-            else:
-                clips[entry.clip_id] = entry
-    listing = Listing(dataset="daisee", label_names=LABEL_NAMES, clips=tuple(clips.values()), rejects=tuple(rejects))
+        _read(source, found[0], split, draft)
+    listing = Listing(dataset="daisee", label_names=LABEL_NAMES, clips=tuple(draft.clips.values()), rejects=tuple(draft.rejects))
     everything = source.named(_ALL)
-    return DaiseeLabels(listing, tuple(_mismatches(clips, source, everything[0])) if everything else ())
+    return DaiseeLabels(listing, tuple(_mismatches(draft.clips, source, everything[0])) if everything else ())
 
 
-def _entries(source: Source, name: str, split: str) -> Iterator[ListedClip | Reject]:
-    """The clips of a label file; a line with a level out of range is a reject."""
+def _read(source: Source, name: str, split: str, draft: ListingDraft) -> None:
+    """Add a label file's clips to the draft; a line that cannot be used becomes a reject."""
     for number, row in read_label_rows(source, name, required=_COLUMNS):
-        stem = PurePosixPath(row["ClipID"]).stem
-        place = f"{name} line {number}"
-        try:
+        place = f"{PurePosixPath(name).name} line {number}"
+        with draft.entry(row["ClipID"]):
+            stem = stem_of(row["ClipID"], place=place)
             labels = {
-                affect: parse_level(row[column], num_levels=len(levels), place=place, column=column)
+                affect: parse_level(row[affect.capitalize()], num_levels=len(levels), place=place, column=affect.capitalize())
                 for affect, levels in LABEL_NAMES.items()
-                for column in (affect.capitalize(),)
             }
-        except ClipError as error:
-            yield Reject(clip_id=stem, source=row["ClipID"], reason=str(error))
-            continue
-        # a clip id is the person's six digits, then the sitting's one, then the clip's
-        yield ListedClip(clip_id=stem, subject=stem[:6], session=stem[:7], split=split, labels=labels)
+            # a clip id is the person's six digits, then the sitting's one, then the clip's
+            clip = ListedClip(clip_id=stem, subject=stem[:6], session=stem[:7], split=split, labels=labels)
+            draft.add(clip, place=place)
 
 
-def _mismatches(clips: dict[str, ListedClip], source: Source, name: str) -> Iterator[Reject]:
-    everything = {entry.clip_id: entry.labels for entry in _entries(source, name, "") if isinstance(entry, ListedClip)}
-    for stem in (stem for stem in everything if stem not in clips):
-        yield Reject(clip_id=stem, source=stem, reason=f"in {_ALL}, but in no split's file")
+def _mismatches(clips: Mapping[str, ListedClip], source: Source, name: str) -> Iterator[Reject]:
+    everything = ListingDraft()
+    _read(source, name, "", everything)
+    for stem in everything.clips:
+        if stem not in clips:
+            yield Reject(clip_id=stem, source=stem, reason=f"in {_ALL}, but in no split's file")
     for stem, clip in clips.items():
         file = LABEL_FILES[clip.split]
-        if stem not in everything:
+        if stem not in everything.clips:
             yield Reject(clip_id=stem, source=stem, reason=f"in {file}, but not in {_ALL}")
-        elif everything[stem] != clip.labels:
+        elif everything.clips[stem].labels != clip.labels:
             yield Reject(clip_id=stem, source=stem, reason=f"labels in {file} differ from those in {_ALL}")

@@ -14,10 +14,10 @@ from data_shards.errors import ClipError
 from data_shards.label_file import parse_level, read_label_rows
 from data_shards.listing import ENGAGEMENT_LEVELS, SPLITS, ListedClip, Listing, Reject
 from data_shards.source import Source
+from data_shards.video_files import VIDEO_SUFFIXES
 
-__all__ = ["VIDEO_SUFFIXES", "list_clips"]
+__all__ = ["list_clips"]
 
-VIDEO_SUFFIXES = frozenset([".avi", ".mp4", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv", ".ts", ".3gp"])
 _COLUMNS = ("clip", "label", "subject", "split")
 
 

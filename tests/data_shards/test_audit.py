@@ -460,7 +460,7 @@ def test_strict_stops_at_a_leak_and_only_then(tmp_path: Path) -> None:
         (["{tmp}", "--dataset", "imagenet"], ConfigError, "no dataset named 'imagenet'"),
         (["{tmp}/none", "--dataset", "daisee"], DataError, "no file there"),
         (["{tmp}"], DataError, r"no manifest\.json"),
-        (["{tmp}", "--face-model", "{tmp}/none"], ConfigError, "no such file"),
+        (["{tmp}", "--face-model", "{tmp}/none"], ConfigError, "no such face model file"),
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path: Path, arguments: list[str], kind: type[Exception], sentence: str) -> None:
@@ -472,5 +472,5 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, arguments: list[str], kind: t
 def test_a_model_file_that_is_none_is_one_sentence(tmp_path: Path, simulated_shards: tuple[Path, Manifest]) -> None:
     pytest.importorskip("mediapipe")
     (tmp_path / "model.task").write_bytes(b"no model")
-    with pytest.raises(ConfigError, match="not a Face Landmarker model"):
+    with pytest.raises(ConfigError, match="not a model of MediaPipe"):
         audit_shards(simulated_shards[0], face_model=tmp_path / "model.task")

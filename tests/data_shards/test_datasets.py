@@ -1,160 +1,181 @@
-"""Datasets: published layouts with their quirks, and label files that are wrong in a named place."""
+"""The contract of every dataset: its published layout is listed, and what is wrong in it is named and loses nothing else."""
 
-import shutil
-from collections import Counter
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from data_shards.datasets import daisee, folder
+from data_shards.datasets import DATASETS
+from data_shards.datasets.engagewild import list_clips as list_engagewild
 from data_shards.errors import DataError
+from data_shards.listing import NO_LEVEL, SPLITS, Listing
+from data_shards.source import Source
+from tests.data_shards.layouts import LAYOUTS, cmose_records, engagewild_videos, put
+
+WRITERS = {**LAYOUTS, "engagewild videos": engagewild_videos}
+READERS: dict[str, Callable[[Source], Listing]] = {**DATASETS, "engagewild videos": list_engagewild}
+LABEL_FILES = {
+    "daisee": "Labels/TrainLabels.csv",
+    "engagewild videos": "labels.csv",
+    "engagenet": "train_engagement_labels.csv",
+    "folder": "labels.csv",
+}
 
 
-def make_folder(tmp_path: Path, labels_csv: str | bytes, clips: tuple[str, ...] = ("a.mp4", "b.mp4")) -> Path:
-    for name in clips:
-        (tmp_path / name).write_bytes(b"video")
-    content = labels_csv if isinstance(labels_csv, bytes) else labels_csv.encode()
-    (tmp_path / "labels.csv").write_bytes(content)
-    return tmp_path
+def listed(name: str, root: Path) -> Listing:
+    return READERS[name](Source(root))
 
 
-GOOD = "clip,label,subject,split\na.mp4,0,p1,train\nb.mp4,3,p2,test\n"
+def test_every_dataset_has_a_layout() -> None:
+    assert LAYOUTS.keys() == DATASETS.keys()
 
 
-def test_folder_lists_its_rows_in_order(tmp_path: Path) -> None:
-    listing = folder.list_clips(make_folder(tmp_path, GOOD))
-    assert [(c.clip_id, c.labels, c.subject, c.split) for c in listing.clips] == [
-        ("a.mp4", {"engagement": 0}, "p1", "train"),
-        ("b.mp4", {"engagement": 3}, "p2", "test"),
-    ]
-    assert not listing.simulated
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_published_layout_is_listed_whole(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path)
+    listing = listed(name, tmp_path)
     assert not listing.rejects
+    assert {clip.split for clip in listing.clips} <= set(SPLITS)
+    assert {clip.split for clip in listing.clips} >= {"train", "validation"}
+    assert len({clip.clip_id for clip in listing.clips}) == len(listing.clips) >= 3
+    assert all(clip.subject for clip in listing.clips)
+    assert all(clip.video or clip.features for clip in listing.clips)
+    assert listing.label_names
+    assert next(iter(listing.label_names)) == "engagement"
+    for clip in listing.clips:
+        assert clip.labels.keys() == listing.label_names.keys()
+        assert all(NO_LEVEL <= level < len(listing.label_names[label]) for label, level in clip.labels.items())
+    assert {clip.labels["engagement"] for clip in listing.clips} - {NO_LEVEL}
+    assert listed(name, tmp_path) == listing
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_folder_reads_what_spreadsheets_write(tmp_path: Path, encoding: str) -> None:
-    content = " clip , label,subject ,split,note \r\na.mp4,0,p1,train,naïve\r\n\r\nb.mp4,3,p2,test,\r\n"
-    listing = folder.list_clips(make_folder(tmp_path, content.encode(encoding)))
-    assert [clip.extra for clip in listing.clips] == [{"note": "naïve"}, {}]
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_missing_and_an_empty_folder_are_one_sentence(name: str, tmp_path: Path) -> None:
+    for root in (tmp_path / "none", tmp_path):
+        with pytest.raises(DataError, match="no file there; name the folder") as raised:
+            listed(name, root)
+        assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        ("clip,label,split\na.mp4,0,train\n", r"no column named 'subject' \(it has: clip, label, split\)"),
-        ("", "no column named 'clip'"),
-        ("clip,label,label,subject,split\na.mp4,0,3,p1,train\n", "two columns are named 'label'"),
-        ("clip,label,subject,split\na.mp4,\u0662,p1,train\n", "outside its range"),
-        ("clip,label,subject,split\na.mp4," + "1" * 5000 + ",p1,train\n", "outside its range"),
-        ("clip,label,subject,split\n" + "a" * 140_000 + ",1,p1,train\n", "not readable as CSV"),
-        ('clip,label,subject,split\n"a.mp4,1,p1,train\n', "not readable as CSV"),
-        ("clip,label,subject,split\na.mp4,4,p1,train\n", r"line 2: label is '4', outside its range 0 to 3"),
-        ("clip,label,subject,split\na.mp4,-1,p1,train\n", "outside its range"),
-        ("clip,label,subject,split\na.mp4,high,p1,train\n", "outside its range"),
-        ("clip,label,subject,split\na.mp4,1,p1,exam\n", "split is 'exam'"),
-        ("clip,label,subject,split\na.mp4,1,,train\n", "no subject"),
-        (b"\xff\xfe\x00\xd8\x00", "not text"),
-        (b"clip\x81\xfe", "not text"),
-    ],
-)
-def test_a_wrong_label_file_stops_with_its_place(tmp_path: Path, content: str | bytes, sentence: str) -> None:
-    with pytest.raises(DataError, match=sentence):
-        folder.list_clips(make_folder(tmp_path, content))
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_folder_of_something_else_says_what_is_missing(name: str, tmp_path: Path) -> None:
+    put(tmp_path, "holiday/beach.mp4")
+    with pytest.raises(DataError, match=r"name the folder|no such file"):
+        listed(name, tmp_path)
 
 
-def test_odd_rows_are_rejects_and_the_rest_is_listed(tmp_path: Path) -> None:
-    (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
-    rows = [f"{name},1,p1,train" for name in ("loop.mp4", "x" * 300 + ".mp4", "nul\x00.mp4", '"a\nb.mp4"')]
-    listing = folder.list_clips(make_folder(tmp_path, GOOD + "\n".join(rows) + "\n"))
-    assert [clip.clip_id for clip in listing.clips] == ["a.mp4", "b.mp4"]
-    assert len(listing.rejects) == 4
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+@pytest.mark.parametrize("name", [*LABEL_FILES, "cmose"])
+def test_label_files_in_what_spreadsheets_write(name: str, encoding: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path)
+    clips = listed(name, tmp_path).clips
+    path = tmp_path / LABEL_FILES.get(name, "final_data_1.json")
+    path.write_bytes(path.read_text().encode(encoding))
+    assert [(c.clip_id, c.labels) for c in listed(name, tmp_path).clips] == [(c.clip_id, c.labels) for c in clips]
 
 
-def test_one_file_under_two_spellings_is_one_clip(tmp_path: Path) -> None:
-    listing = folder.list_clips(make_folder(tmp_path, GOOD + "./a.mp4,0,p1,test\n"))
-    assert [clip.clip_id for clip in listing.clips] == ["a.mp4", "b.mp4"]
-    assert "a second time" in listing.rejects[0].reason
+@pytest.mark.parametrize("name", LABEL_FILES)
+def test_semicolons_for_commas(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path)
+    clips = [(clip.clip_id, clip.labels) for clip in listed(name, tmp_path).clips]
+    path = tmp_path / LABEL_FILES[name]
+    path.write_text(path.read_text().replace(",", ";"))
+    assert [(clip.clip_id, clip.labels) for clip in listed(name, tmp_path).clips] == clips
 
 
-def test_a_clip_outside_the_folder_is_not_opened(tmp_path: Path) -> None:
-    (tmp_path / "secret.mp4").write_bytes(b"x")
-    inside = tmp_path / "in"
-    inside.mkdir()
-    listing = folder.list_clips(make_folder(inside, "clip,label,subject,split\n../secret.mp4,1,p1,train\n", clips=()))
-    assert not listing.clips
-    assert "outside the folder" in listing.rejects[0].reason
+# (dataset, one more line or record, one more file, its reason)
+ODD: list[tuple[str, Any, str, str]] = [
+    # a level out of range, or none at all
+    ("daisee", "1100011003.avi,0,4,0,0", "DataSet/Train/1100011003.avi", "engagement is '4', outside its range 0 to 3"),
+    ("daisee", "1100011003.avi,0,,0,0", "DataSet/Train/1100011003.avi", "engagement is empty"),
+    ("engagewild videos", "subject_3_Vid_1,0.5", "Train/subject_3_Vid_1.mp4", "engagement is '0.5', not one of 0, 0.33"),
+    ("engagewild videos", "subject_3_Vid_1,nan", "Train/subject_3_Vid_1.mp4", "engagement is 'nan'"),
+    ("engagewild videos", "subject_3_Vid_1", "Train/subject_3_Vid_1.mp4", "engagement is ''"),
+    ("engagenet", "subject_7_ab12_vid_0_2.mp4,Asleep", "Train/subject_7_ab12_vid_0_2.mp4", "label is 'Asleep', not one of"),
+    ("folder", "d.mp4,7,p4,train", "d.mp4", "label is '7', outside its range"),
+    ("cmose", ("video9_1_person0", {"split": "train", "label": "Asleep", "embeds": [0.5] * 1024}), "", "label is 'Asleep'"),
+    ("cmose", ("video9_1_person0", {"split": "train", "embeds": [0.5] * 1024}), "", "label is 'None'"),
+    # a split that does not exist, or is another than the folder says
+    ("daisee", "1100011003.avi,0,1,0,0", "DataSet/Test/1100011003.avi", "lies in the test folder, but .* puts it into train"),
+    ("engagewild videos", "subject_3_Vid_1,0.33", "Exam/subject_3_Vid_1.mp4", "lies in no folder Train, Validation or Test"),
+    ("engagenet", "subject_7_ab12_vid_0_2.mp4,Engaged", "Test/subject_7_ab12_vid_0_2.mp4", "lies in the test folder, but"),
+    ("folder", "d.mp4,1,p4,exam", "d.mp4", "split is 'exam'"),
+    ("cmose", ("video9_1_person0", {"split": "exam", "label": "Engage", "embeds": [0.5] * 1024}), "", "split is 'exam'"),
+    # a clip twice
+    ("daisee", "1100011001.mp4,0,1,0,0", "", "a second time"),
+    ("engagewild videos", "subject_26_Vid_1.mp4,1", "", "a second time"),
+    ("engagenet", "subject_7_ab12_vid_0_0,Engaged", "", "a second time"),
+    ("folder", "./a.mp4,1,p1,train", "", "a second time"),
+    # two videos of one name
+    ("daisee", "1100011003.avi,0,1,0,0", "DataSet/Train/1100011003.avi DataSet/Train/1100011003.mp4", "have one name"),
+    ("engagenet", "subject_7_a_0.mp4,Engaged", "Train/subject_7_a_0.mp4 Train/b/subject_7_a_0.mp4", "have one name"),
+    # a clip outside the folder, or with no name
+    ("daisee", "../secret.mp4,0,1,0,0", "", "'../secret.mp4' is no file name"),
+    ("engagewild videos", "../secret.mp4,1", "", "'../secret.mp4' is no file name"),
+    ("engagenet", "../secret.mp4,Engaged", "", "'../secret.mp4' is no file name"),
+    ("engagenet", "..\\secret.mp4,Engaged", "", "is no file name"),
+    ("folder", "../secret.mp4,1,p1,train", "", "outside the folder"),
+    ("cmose", ("../secret", {"split": "train", "label": "Engage", "embeds": [0.5] * 1024}), "", "not an id like"),
+    ("daisee", ",0,1,0,0", "", "'' is no file name"),
+    # a label without a clip
+    ("daisee", "1100011009.avi,0,1,0,0", "", "no video of that name"),
+    ("engagewild videos", "subject_3_Vid_1,1", "", "no video of that name"),
+    ("engagenet", "subject_7_ab12_vid_0_9.mp4,Engaged", "", "no video of that name"),
+    ("engagenet", "ab12_vid_0_9.mp4,Engaged", "", "names no subject"),
+    ("folder", "e.mp4,1,p1,train", "", "no file 'e.mp4'"),
+    ("cmose", ("video9_1_person0", {"split": "train", "label": "Engage", "embeds": []}), "", "no I3D embeds, no OpenFace CSV"),
+    # a clip without a label
+    ("daisee", None, "DataSet/Train/9999999999.avi", "has no line in any label file"),
+    ("engagewild videos", None, "Test/999.mp4", "has no line in any label file"),
+    ("engagenet", None, "Test/999.mp4", "has no line in any label file"),
+    ("folder", None, "f.mp4", "no row in labels.csv"),
+    ("cmose", None, "secondFeature/video9_1_person0.csv", "has no record in final_data_1.json"),
+    ("cmose", None, "video9_1_person0.mp4", "has no line in any label file"),
+    # embeds and records of CMOSE that are something else
+    ("cmose", ("video9_1_person0", {"split": "train", "label": "Engage", "embeds": [0.5] * 9}), "", "not 1024 finite numbers"),
+    ("cmose", ("video9_1_person0", {"split": "train", "label": "Engage", "embeds": ["a"]}), "", "not 1024 finite numbers"),
+    ("cmose", ("video9_1_person0", {"split": "train", "label": "Engage", "embeds": {"a": 1}}), "", "not 1024 finite numbers"),
+    ("cmose", ("video9_1_person0", {"split": "train", "label": "Engage", "embeds": [[1.0], 2.0]}), "", "not 1024 finite"),
+    ("cmose", ("video9_1_person0", {"split": [], "label": {}, "embeds": []}), "", "split is"),
+    ("cmose", ("video9_1_person0", [1, 2]), "", "its record is no object"),
+    ("cmose", ("video9_1_person0", None), "", "its record is no object"),
+]
 
 
-def test_a_missing_source_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"labels\.csv: the label file cannot be read \(No such file or directory\)"):
-        folder.list_clips(tmp_path / "none")
+@pytest.mark.parametrize(("name", "line", "files", "reason"), ODD, ids=lambda value: str(value)[:40])
+def test_an_odd_entry_is_a_reject_and_loses_nothing_else(name: str, line: Any, files: str, reason: str, tmp_path: Path) -> None:
+    put(tmp_path, "secret.mp4")
+    root = tmp_path / "data"
+    WRITERS[name](root)
+    before = listed(name, root).clips
+    for file in files.split():
+        put(root, file)
+    if name == "cmose" and line:
+        put(root, "final_data_1.json", json.dumps(cmose_records() | {line[0]: line[1]}))
+    elif line:
+        path = root / LABEL_FILES[name]
+        path.write_text(f"{path.read_text()}{line}\n")
+    listing = listed(name, root)
+    assert [(clip.clip_id, clip.labels) for clip in listing.clips] == [(clip.clip_id, clip.labels) for clip in before]
+    (reject,) = listing.rejects
+    assert re.search(reason, reject.reason)
+    assert "\n" not in reject.reason
 
 
-@pytest.fixture
-def daisee_tree(real_data: Path, tmp_path: Path) -> Path:
-    """A DAiSEE tree with the one real clip at hand and the four official label files."""
-    video = tmp_path / "DataSet" / "Test" / "510046" / "5100462069" / "5100462069.avi"
-    video.parent.mkdir(parents=True)
-    shutil.copy(real_data / "videos" / "5100462069.avi", video)
-    for split in ("Train", "Validation"):
-        (tmp_path / "DataSet" / split).mkdir()
-    shutil.copytree(real_data / "labels" / "daisee", tmp_path / "Labels")
-    return tmp_path
+@pytest.mark.parametrize("name", LABEL_FILES)
+def test_a_file_that_is_no_text_is_one_sentence(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path)
+    (tmp_path / LABEL_FILES[name]).write_bytes(b"clip\x81\xfe")
+    with pytest.raises(DataError, match="not text in UTF-8 or UTF-16"):
+        listed(name, tmp_path)
 
 
-def test_daisee_finds_the_real_clip_with_its_official_label_and_split(daisee_tree: Path) -> None:
-    listing = daisee.list_clips(daisee_tree)
-    (clip,) = listing.clips
-    assert (clip.clip_id, clip.split, clip.subject) == ("5100462069", "test", "510046")
-    assert clip.labels == {"engagement": 3, "boredom": 0, "confusion": 0, "frustration": 0}
-
-
-def test_daisee_counts_every_labelled_clip_that_is_missing(daisee_tree: Path, real_data: Path) -> None:
-    rejects = Counter(reject.reason.split(" not below ")[-1] for reject in daisee.list_clips(daisee_tree).rejects)
-    lines = {
-        split: len((real_data / "labels" / "daisee" / f"{split}Labels.csv").read_text().splitlines()) - 1
-        for split in ("Train", "Validation", "Test")
-    }
-    assert (
-        rejects
-        == {
-            "but DataSet/Train": lines["Train"],
-            "but DataSet/Validation": lines["Validation"],
-            "but DataSet/Test": lines["Test"] - 1,
-        }
-        or sum(rejects.values()) == sum(lines.values()) - 1
-    )
-
-
-def test_daisee_names_a_clip_without_a_label(daisee_tree: Path) -> None:
-    stray = daisee_tree / "DataSet" / "Train" / "999999" / "9999991001" / "9999991001.avi"
-    stray.parent.mkdir(parents=True)
-    stray.write_bytes(b"x")
-    reasons = [reject.reason for reject in daisee.list_clips(daisee_tree).rejects if reject.clip_id == "9999991001"]
-    assert reasons == ["clip 9999991001: lies below DataSet/Train, but has no line in TrainLabels.csv"]
-
-
-def test_daisees_official_files_have_the_published_counts(real_data: Path, tmp_path: Path) -> None:
-    # every labelled clip gets an empty file, so that the listing holds the whole of the official splits
-    shutil.copytree(real_data / "labels" / "daisee", tmp_path / "Labels")
-    for split in ("Train", "Validation", "Test"):
-        for row in (tmp_path / "Labels" / f"{split}Labels.csv").read_text().splitlines()[1:]:
-            stem = row.split(".")[0]
-            video = tmp_path / "DataSet" / split / stem[:6] / stem / f"{stem}.avi"
-            video.parent.mkdir(parents=True, exist_ok=True)
-            video.touch()
-    listing = daisee.list_clips(tmp_path)
-    levels = {
-        split: [sum(c.split == split and c.labels["engagement"] == k for c in listing.clips) for k in range(4)]
-        for split in ("train", "validation", "test")
-    }
-    assert levels == {"train": [34, 213, 2617, 2494], "validation": [23, 143, 813, 450], "test": [4, 84, 882, 814]}
-    people = {split: {c.subject for c in listing.clips if c.split == split} for split in levels}
-    assert [len(people[split]) for split in levels] == [69, 19, 21]
-    assert not people["train"] & people["test"]
-    assert not people["train"] & people["validation"]
-
-
-def test_a_folder_that_is_not_daisee_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no folder DataSet"):
-        daisee.list_clips(tmp_path)
+@pytest.mark.parametrize("name", ["daisee", "engagenet", "folder"])
+def test_a_missing_column_is_named(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path)
+    (tmp_path / LABEL_FILES[name]).write_text("one,two\n1,2\n")
+    with pytest.raises(DataError, match=r"no column named '\w+' \(it has: one, two\)"):
+        listed(name, tmp_path)

@@ -43,7 +43,7 @@ class FeatureTcn(EngagementModel):
         super().__init__(settings, num_levels)
         self.inputs = (settings.feature,)
         self.width = settings.width
-        self.norm = nn.BatchNorm2d(settings.width)
+        self.norm = nn.BatchNorm1d(settings.width)
         self.tcn = TemporalConvNet(settings.width, settings.hidden, settings.levels, settings.kernel, settings.dropout)
         self.head = nn.Linear(settings.hidden, num_levels)
 
@@ -56,6 +56,8 @@ class FeatureTcn(EngagementModel):
             )
         features_BSF = features_BSF.to(self.head.weight.dtype)
         compressed_BSF = features_BSF.sign() * torch.log1p(features_BSF.abs())
-        normal_BFS: Tensor = self.norm(compressed_BSF.transpose(1, 2).unsqueeze(-1)).squeeze(-1)
-        embedding_BE = self.tcn(normal_BFS, inputs.draw_keys_B).mean(dim=2)
+        # as rows of (B S, F): with a last side of length 1, torch 2.13's batch norm takes wrong gradients on a CPU
+        # where memory layouts differ (a test holds what is used here)
+        normal_BSF: Tensor = self.norm(compressed_BSF.flatten(0, 1)).view(features_BSF.shape)
+        embedding_BE = self.tcn(normal_BSF.transpose(1, 2), inputs.draw_keys_B).mean(dim=2)
         return ModelOutput(logits_BK=self.head(embedding_BE), embedding_BE=embedding_BE)

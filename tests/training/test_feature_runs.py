@@ -1,0 +1,103 @@
+"""Runs on feature arrays instead of video: the same loop, from shards without a frame."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_shards.build import build_shards
+from data_shards.errors import ConfigError, ModelError
+from data_shards.listing import ENGAGEMENT_LEVELS, NO_LEVEL, ListedClip, Listing
+from data_shards.loader import ClipInputs
+from data_shards.manifest import Manifest
+from data_shards.preprocess import PreprocessConfig
+from data_shards.verify import verify_shards
+from serving.predictor import Predictor
+from tests.training.test_loop import ddp_events, losses, run_events
+from training.config import RunConfig, with_settings
+from training.events import EpochDone, RunFinished, RunStarted
+from training.models import MODELS
+from training.recipes import recipe
+from training.registry import RegisteredModel
+
+Shards = tuple[Path, Manifest]
+
+
+def clip(number: int, split: str, rng: np.random.Generator) -> ListedClip:
+    """Noise of OpenFace's scales; the level is in the trend over time of one column in sixty."""
+    level = number % 4
+    values = rng.normal(size=(15, 60)) * np.logspace(0, 6, 60)
+    values[:, 3] = np.linspace(0, (level - 1.5) * 4, 15) + rng.normal(size=15) * 0.2
+    labels = {"engagement": NO_LEVEL if number % 13 == 5 else level}
+    name = f"{split}-{number}"
+    features = {"openface_15": values.astype(np.float32)}
+    return ListedClip(clip_id=name, subject=name, split=split, labels=labels, features=features)
+
+
+@pytest.fixture(scope="module")
+def feature_shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
+    rng = np.random.default_rng(0)
+    counts = {"train": 96, "validation": 32, "test": 32}
+    clips = tuple(clip(number, split, rng) for split, count in counts.items() for number in range(count))
+    listing = Listing(dataset="made up", label_names={"engagement": ENGAGEMENT_LEVELS}, clips=clips)
+    folder = tmp_path_factory.mktemp("features")
+    return folder, build_shards(listing, folder, preprocess=PreprocessConfig(), num_workers=2)
+
+
+@pytest.fixture(scope="module")
+def run() -> RunConfig:
+    return with_settings(recipe("engagewild"), ["loop.epochs=15", "data.test_split=test", "loop.global_batch=8"])
+
+
+def test_the_set_says_what_it_holds(feature_shards: Shards) -> None:
+    folder, manifest = feature_shards
+    assert manifest.preprocess is None
+    assert manifest.features == {"openface_15": (15, 60)}
+    assert verify_shards(folder)[1] == []
+
+
+def test_a_run_learns_and_leaves_out_what_has_no_level(run: RunConfig, feature_shards: Shards, tmp_path: Path) -> None:
+    events = run_events(run, feature_shards, tmp_path)
+    started = next(e for e in events if isinstance(e, RunStarted))
+    finished = next(e for e in events if isinstance(e, RunFinished))
+    assert started.num_dropped == len([n for n in range(96) if n % 13 == 5])
+    assert finished.test is not None
+    assert finished.test.metrics.balanced_accuracy > 0.6  # chance is 0.25
+    with pytest.raises(ModelError, match="cannot score a video"):
+        Predictor(RegisteredModel(name="features", version="", folder=Path(finished.bundle)))
+
+
+def test_two_workers_have_the_losses_of_one(run: RunConfig, feature_shards: Shards, tmp_path: Path) -> None:
+    short = with_settings(run, ["loop.epochs=2", "loop.precision=fp64"])
+    alone = run_events(short, feature_shards, tmp_path / "alone")
+    together = ddp_events(short, feature_shards, tmp_path / "together", 2)
+    assert losses(together) == pytest.approx(losses(alone), rel=1e-7)
+    confusions = [
+        [e.validation.confusion for e in part if isinstance(e, EpochDone) and e.validation] for part in (alone, together)
+    ]
+    assert confusions[0] == confusions[1]
+
+
+def test_gradients_are_those_of_finite_differences(run: RunConfig) -> None:
+    # torch 2.13's batch norm of (N, C, L, 1) takes wrong gradients on a CPU; this model must not meet that
+    settings = with_settings(run, ["model.dropout=0", "model.hidden=4", "model.levels=1"]).model
+    model = MODELS["feature_tcn"](settings, 4).double()
+    features = torch.randn(4, 15, 60, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 100
+
+    def total(weight: torch.Tensor) -> torch.Tensor:
+        inputs = ClipInputs(torch.empty(4, 0, 3, 0, 0, dtype=torch.uint8), torch.arange(4), {"openface_15": features})
+        logits: torch.Tensor = torch.func.functional_call(model, {"norm.weight": weight}, (inputs,)).logits_BK
+        return (logits * torch.arange(4)).square().sum()
+
+    weight = torch.rand(60, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    assert torch.autograd.gradcheck(total, (weight,))
+
+
+def test_a_feature_of_another_width_or_name_is_refused(run: RunConfig, feature_shards: Shards, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'openface_15' is 15x60 a clip in the data, and model.width is 128"):
+        run_events(with_settings(run, ["model.width=128"]), feature_shards, tmp_path / "width")
+    with pytest.raises(ConfigError, match=r"a sample has no 'vggface2_15' \(it has: openface_15\)"):
+        run_events(with_settings(run, ["model.feature=vggface2_15"]), feature_shards, tmp_path / "name")
+    with pytest.raises(ConfigError, match=r"a sample has no 'frames'"):
+        run_events(with_settings(recipe("demo"), ["loop.epochs=1"]), feature_shards, tmp_path / "frames")
