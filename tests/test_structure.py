@@ -19,6 +19,8 @@ IMPORTERS = {
     "botocore": {"data_shards/object_client.py"},
     "webdataset": {"data_shards/shard_writer.py"},
     "mlflow": {"training/tracking.py", "training/registry.py"},
+    "imagehash": {"data_shards/audit/frame_hash.py"},
+    "jinja2": {"data_shards/browse/page.py"},
     "fastapi": {"serving/http_api.py"},
     "ray": {"cluster/launch.py", "cluster/ray_build.py", "cluster/ray_worker.py", "serving/service.py"},
     "torchvision": set(),

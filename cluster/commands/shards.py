@@ -1,4 +1,4 @@
-"""`rapt shards`: build, info, verify; `cut` has a file of its own."""
+"""`rapt shards`: build, info, verify; the other commands have files of their own."""
 
 import json
 import os
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cluster.commands.audit import audit
 from cluster.commands.bench import bench
+from cluster.commands.browse import browse
 from cluster.commands.copy import copy
 from cluster.commands.cut import cut
 
@@ -26,6 +28,8 @@ def shards() -> None:
     """Make, describe and check shards of labelled clips."""
 
 
+shards.add_command(audit)
+shards.add_command(browse)
 shards.add_command(cut)
 
 
