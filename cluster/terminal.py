@@ -10,12 +10,17 @@ from rich.table import Table
 from training.events import CheckpointSaved, EpochDone, Event, RunFinished, RunStarted, StepDone
 from training.metrics import Evaluation
 
-__all__ = ["TrainingDisplay", "clip_progress", "console", "evaluation_table", "progress_console"]
+__all__ = ["TrainingDisplay", "clip_progress", "console", "counted", "evaluation_table", "progress_console"]
 
 console = Console(highlight=False, markup=False, soft_wrap=True)
 progress_console = Console(
     highlight=False, markup=False, stderr=True, soft_wrap=True
 )  # standard output stays clean for results and --json
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number and its noun: `1 shard`, `2,000 shards`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 @contextmanager

@@ -109,12 +109,15 @@ def _bar(stages: "ExitStack", stage: str) -> "Callable[[int, int], None]":
 
 
 def _show(audit: "Audit") -> None:
-    from cluster.terminal import console
+    from cluster.terminal import console, counted
 
     people = {subject for histogram in audit.histograms.values() for s in histogram.splits.values() for subject in s.subjects} - {
         ""
     }
-    console.print(f"{audit.source}: {audit.dataset}, {audit.num_clips:,} clips of {len(people)} people", style="bold")
+    console.print(
+        f"{audit.source}: {audit.dataset}, {counted(audit.num_clips, 'clip')} of {counted(len(people), 'person', 'people')}",
+        style="bold",
+    )
     _show_classes(audit)
     _show_ceilings(audit)
     for check, state in audit.checks.items():
@@ -125,7 +128,8 @@ def _show(audit: "Audit") -> None:
             console.print(f"    {example}")
         if finding.count > 3:
             console.print(f"    and {finding.count - 3:,} more (--json lists {len(finding.examples)})")
-    console.print(f"{audit.num_leaks} leaks, {len(audit.findings) - audit.num_leaks} warnings", style="bold")
+    leaks, warnings = counted(audit.num_leaks, "leak"), counted(len(audit.findings) - audit.num_leaks, "warning")
+    console.print(f"{leaks}, {warnings}", style="bold")
     if audit.notice:
         console.print(audit.notice, style="yellow")
 
@@ -170,7 +174,8 @@ def _show_ceilings(audit: "Audit") -> None:
         figures = [getattr(ceiling, field) for ceiling in audit.ceilings.values()]
         if any(figures):
             table.add_row(name, *map(_shown, figures))
-    console.print(table)
+    if table.row_count:
+        console.print(table)
 
 
 def _shown(figures: "Figures | None") -> str:

@@ -20,9 +20,9 @@ def copy(source: str, out: str) -> None:
         rapt shards copy s3://my-bucket/demo-shards demo-shards
     """
     from cluster.home import absolute_uri
-    from cluster.terminal import clip_progress, console
+    from cluster.terminal import clip_progress, console, counted
     from data_shards.copy import copy_shards
 
     with clip_progress("copy shards") as progress:
         manifest = copy_shards(absolute_uri(source), absolute_uri(out), progress=progress)
-    console.print(f"{out}: {len(manifest.shards)} shards, digest {manifest.digest[:16]}")
+    console.print(f"{out}: {counted(len(manifest.shards), 'shard')}, digest {manifest.digest[:16]}")

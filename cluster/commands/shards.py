@@ -236,7 +236,7 @@ shards.add_command(copy)
 def _print_info(uri: str, as_json: bool) -> None:
     from rich.table import Table
 
-    from cluster.terminal import console
+    from cluster.terminal import console, counted
     from data_shards.manifest import read_manifest
 
     manifest = read_manifest(uri)
@@ -257,9 +257,11 @@ def _print_info(uri: str, as_json: bool) -> None:
     pre = manifest.preprocess
     held = [f"{pre.num_frames} frames of {pre.size_px}x{pre.size_px} a clip, resize {pre.resize}"] if pre else []
     held += [f"{name} {'x'.join(str(length or '?') for length in shape)}" for name, shape in manifest.features.items()]
-    console.print(f"{len(manifest.shards)} shards, {size_mib:.1f} MiB; {'; '.join(held)}; digest {manifest.digest[:16]}")
+    console.print(
+        f"{counted(len(manifest.shards), 'shard')}, {size_mib:.1f} MiB; {'; '.join(held)}; digest {manifest.digest[:16]}"
+    )
     if manifest.num_rejected:
         where = f"{uri.rstrip('/')}/rejects.jsonl"
-        console.print(f"{manifest.num_rejected} clips left out, each with its reason in {where}", style="yellow")
+        console.print(f"{counted(manifest.num_rejected, 'clip')} left out, each with its reason in {where}", style="yellow")
     if manifest.notice:
         console.print(manifest.notice, style="yellow")
