@@ -93,5 +93,5 @@ def test_a_batch_that_cannot_be_shared_is_refused(simulated_shards: Shards) -> N
 def test_unknown_splits_and_labels_name_the_known_ones(simulated_shards: Shards) -> None:
     with pytest.raises(ConfigError, match="no split 'exam'"):
         ShardSet(simulated_shards[0], splits=("exam",))
-    with pytest.raises(ConfigError, match="no label 'boredom'"):
+    with pytest.raises(ConfigError, match="no label named 'boredom'"):
         ShardSet(simulated_shards[0], splits=("train",), target=Target("boredom"))

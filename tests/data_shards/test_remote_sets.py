@@ -1,7 +1,12 @@
 """Sets of shards in a bucket: built there, copied there and back, checked, and read through a cold, bounded cache."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +24,7 @@ from data_shards.shard_cache import CacheSettings
 from data_shards.source import Source
 from data_shards.store import open_store
 from data_shards.verify import verify_shards
-from tests.conftest import TINY_PREPROCESS
+from tests.conftest import ROOT, TINY_PREPROCESS
 from tests.training.test_loop import ddp_events, losses, run_events
 from training.config import RunConfig, with_settings
 
@@ -49,6 +54,28 @@ def test_a_set_built_into_a_bucket_has_the_bytes_of_one_on_disk(
     again = build_shards(listing, bucket, progress=lambda *counts: done.append(counts), **options)  # type: ignore[arg-type]
     assert again == first
     assert done[0] == (64 - first.shards[1].num_samples, 64), "what was whole was made again"
+    assert bucket_bytes(bucket) == folder_bytes(simulated_shards[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_finished", [1, 3])
+def test_a_build_into_a_bucket_that_is_killed_ends_with_the_same_bytes(
+    simulated_folder: Path, simulated_shards: Shards, bucket: str, num_finished: int
+) -> None:
+    options = ["--frames", "6", "--size", "32", "--clips-per-shard", "16", "--workers", "2"]
+    command = [sys.executable, "-m", "cluster", "shards", "build", "folder", str(simulated_folder), bucket, *options]
+    child = subprocess.Popen(command, start_new_session=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    store = open_store(bucket)
+    until_s = time.monotonic() + 120
+    while sum(name.endswith(".index.json") for name in store.names()) < num_finished:
+        assert time.monotonic() < until_s
+        assert child.poll() is None, "the build was over before it could be killed"
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    with pytest.raises(ShardError, match=r"no manifest\.json"):
+        read_manifest(bucket)
+    listing = DATASETS["simulated"](Source(simulated_folder))
+    build_shards(listing, bucket, preprocess=TINY_PREPROCESS, clips_per_shard=16, num_workers=2)
     assert bucket_bytes(bucket) == folder_bytes(simulated_shards[0])
 
 
