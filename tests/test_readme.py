@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.test_infra import free_base_port
 
 README = (ROOT / "README.md").read_text()
 PACKAGES = ("data_shards", "training", "serving", "cluster")
@@ -65,6 +67,45 @@ def test_your_own_clips_from_clips_to_a_score(simulated_folder: Path, tmp_path: 
     assert "balanced accuracy" in result.stdout
     assert result.stdout.count("sim") >= 64
     assert "simulated" in result.stdout
+
+
+@pytest.mark.slow
+def test_engagewild_from_its_arrays_through_a_bucket_to_a_model(real_data: Path, tmp_path: Path) -> None:
+    section = README.split("EngageWild from its arrays")[1]
+    commands = section.split("```sh\n")[1].split("```")[0]
+    (tmp_path / "EngageWild").symlink_to(real_data / "engagewild")
+    (tmp_path / "infra").symlink_to(ROOT / "infra")
+    base = free_base_port()
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "HOME": str(tmp_path),
+            "RAPT_HOME": str(tmp_path / ".rapt"),
+            "BASE_PORT": str(base),
+            "S3_PORT": str(base + 3),
+            "COLUMNS": "120",
+        },
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    try:
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "146 │" in result.stdout
+        assert "0 leaks, 0 warnings" in result.stdout
+        assert "s3://rapt/ew-shards: whole, 7 shards" in result.stdout
+        assert "registered as engagement version 1" in result.stdout
+        assert (tmp_path / "ew-shards.html").stat().st_size > 100_000
+        fetched = [path for path in (tmp_path / ".rapt" / "cache").iterdir() if not path.name.startswith(".")]
+        assert len(fetched) == 7  # the cache was cold: everything that was trained and validated on came from the bucket
+    finally:
+        pid = tmp_path / ".rapt" / "object-store" / "pid"  # gone where the last command stopped it
+        if pid.exists():
+            os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
 def test_every_command_of_the_readme_is_one_the_program_has() -> None:
