@@ -5,14 +5,14 @@ same bytes; the manifest is written last, so a folder without one is not a set.
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from data_shards.claim import claimed
 from data_shards.decode import decoder_versions
-from data_shards.errors import ConfigError, DataError
+from data_shards.errors import DataError
 from data_shards.listing import NO_LEVEL, SPLITS, Listing, Reject
 from data_shards.manifest import (
     SCHEMA_VERSION,
@@ -22,15 +22,14 @@ from data_shards.manifest import (
     ShardIndex,
     SplitSummary,
     index_name,
-    read_manifest,
 )
 from data_shards.preprocess import PreprocessConfig
 from data_shards.sample import FRAMES
 from data_shards.shard_pool import OnDone, write_in_processes
 from data_shards.shard_writer import ShardPlan, common_shape, finished_index
-from data_shards.store import LocalStore, Store, open_store
+from data_shards.store import Store, open_store
 
-__all__ = ["Progress", "WriteShards", "build_shards", "check_writable", "plan_shards"]
+__all__ = ["Progress", "WriteShards", "build_shards", "plan_shards"]
 
 Progress = Callable[[int, int], None]  # (clips done, clips in all)
 
@@ -60,23 +59,23 @@ def build_shards(
     `rejects.jsonl`. Raises DataError where no clip at all can be used, or the disk does not take the files.
     """
     store = open_store(out)
-    sizes = check_writable(store)
     if strict and listing.rejects:
         raise DataError(_strict_message(listing.rejects[0]))
     plans = plan_shards(listing, preprocess=preprocess, clips_per_shard=clips_per_shard)
-    indexes = {plan.name: index for plan in plans if (index := finished_index(store, sizes, plan)) is not None}
-    waiting = [plan for plan in plans if plan.name not in indexes]
     total = sum(len(plan.clips) for plan in plans)
-    already = total - sum(len(plan.clips) for plan in waiting)
-    progress(already, total)
     try:
-        if waiting:  # while shards change, the folder is not a set
-            store.delete("manifest.json")
-        for index in write(store, waiting, num_workers=num_workers, on_done=lambda done: progress(already + done, total)):
-            indexes[index.shard] = index
-            if strict and index.rejects:
-                raise DataError(_strict_message(index.rejects[0]))
-        return _finish(listing, store, sizes, preprocess, [indexes[plan.name] for plan in plans])
+        with claimed(store) as sizes:
+            indexes = {plan.name: index for plan in plans if (index := finished_index(store, sizes, plan)) is not None}
+            waiting = [plan for plan in plans if plan.name not in indexes]
+            already = total - sum(len(plan.clips) for plan in waiting)
+            progress(already, total)
+            if waiting:  # while shards change, the folder is not a set
+                store.delete("manifest.json")
+            for index in write(store, waiting, num_workers=num_workers, on_done=lambda done: progress(already + done, total)):
+                indexes[index.shard] = index
+                if strict and index.rejects:
+                    raise DataError(_strict_message(index.rejects[0]))
+            return _finish(listing, store, sizes, preprocess, [indexes[plan.name] for plan in plans])
     except OSError as error:
         raise DataError(
             f"{out}: the shards cannot be written ({error.strerror or error}); make room or choose another OUT, "
@@ -124,9 +123,8 @@ def _finish(
         num_rejected=len(rejects),
     )
     kept = {name for index in indexes for name in (index.shard, index_name(index.shard))}
-    for name in [*sizes, *_leftovers(store)]:
-        if name not in kept and not _OWN_RECORD.fullmatch(name):
-            store.delete(name)
+    for name in sizes.keys() - kept - {"manifest.json"}:  # of an earlier plan
+        store.delete(name)
     unseen = kept - store.names().keys()
     if unseen:
         raise DataError(
@@ -161,33 +159,6 @@ def _summary(listing: Listing, indexes: Sequence[ShardIndex]) -> SplitSummary:
         subjects=tuple(sorted({sample.subject for sample in samples})),
         label_histogram=histogram,
     )
-
-
-def check_writable(store: Store) -> dict[str, int]:
-    """What OUT holds, name to size: nothing, or an earlier build's; anything else is somebody's data and is left alone."""
-    try:
-        if isinstance(store, LocalStore):
-            store.folder.mkdir(parents=True, exist_ok=True)
-        sizes = store.names()
-    except OSError as error:
-        raise DataError(f"{store.uri}: the output folder cannot be made ({error.strerror}); name another OUT") from None
-    foreign = [name for name in sizes if not (_OWN_SHARD.fullmatch(name) or _OWN_RECORD.fullmatch(name))]
-    if foreign:
-        raise ConfigError(f"{store.uri}: holds files that are not shards ({foreign[0]}); name a new or empty place as OUT")
-    if "manifest.json" in sizes:
-        read_manifest(store)  # somebody else's manifest.json is refused here
-    return sizes
-
-
-def _leftovers(store: Store) -> list[str]:
-    """Half-written files of killed processes, in a folder; a bucket shows none."""
-    here = store.folder.iterdir() if isinstance(store, LocalStore) else ()
-    return [path.name for path in here if _OWN_LEFTOVER.fullmatch(path.name)]
-
-
-_OWN_SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}\.(tar|index\.json)")
-_OWN_LEFTOVER = re.compile(r"\..+\.partial-\d+")
-_OWN_RECORD = re.compile(r"manifest\.json|rejects\.jsonl")
 
 
 def _strict_message(reject: Reject) -> str:

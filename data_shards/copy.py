@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_shards.build import check_writable
+from data_shards.claim import claimed
 from data_shards.errors import ShardError
 from data_shards.manifest import Manifest, ShardEntry, index_name, read_manifest
 from data_shards.store import Store, open_store
@@ -15,39 +15,55 @@ __all__ = ["copy_shards"]
 
 
 def copy_shards(
-    source: str | Path, out: str | Path, *, progress: Callable[[int, int], None] = lambda done, total: None
+    source: str | Path,
+    out: str | Path,
+    *,
+    check: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Manifest:
     """Copy the set at `source` to `out`; each is a folder or s3://bucket/prefix. Returns the manifest.
 
-    Every shard's sha256 is compared with the manifest's on the way. A copy that was broken off goes on where it was: a
-    shard whose index is there already is not sent again. `out` is no set until its manifest is written, at the end.
+    Every shard that is sent has the manifest's sha256. A copy that was broken off goes on where it was: a shard that is
+    there in its size, with its index, is not sent again; check: only one whose content is read there and is the same.
+    `out` is no set until its manifest is written, at the end.
     """
     origin, target = open_store(source), open_store(out)
     manifest = read_manifest(origin)
-    there = check_writable(target)
-    progress(0, len(manifest.shards))
-    if "manifest.json" in there and read_manifest(target).digest == manifest.digest:
-        progress(len(manifest.shards), len(manifest.shards))
-        return manifest
-    target.delete("manifest.json")
-    for number, entry in enumerate(manifest.shards):
-        index = _index(origin, entry)
-        if there.get(entry.name) != entry.size_bytes or not _is_copied(target, there, entry):
+    with claimed(target) as there:
+        progress(0, len(manifest.shards))
+        missing = [entry for entry in manifest.shards if not _is_copied(target, there, entry, check=check)]
+        if missing or "manifest.json" not in there or read_manifest(target).digest != manifest.digest:
+            target.delete("manifest.json")
+        already = len(manifest.shards) - len(missing)
+        for number, entry in enumerate(missing):
+            progress(already + number, len(manifest.shards))
+            index = _index(origin, entry)
+            target.delete(index_name(entry.name))
             with _checked(origin, entry) as path:
                 target.put(path, entry.name)
             target.write(index_name(entry.name), index)  # after its shard: a shard with an index is whole
-        progress(number + 1, len(manifest.shards))
-    target.write("rejects.jsonl", _rejects(origin))
-    target.write("manifest.json", manifest.to_bytes())
-    named = {name for entry in manifest.shards for name in (entry.name, index_name(entry.name))}
-    for name in there.keys() - named - {"manifest.json", "rejects.jsonl"}:  # of the set that lay there before
-        target.delete(name)
+        progress(len(manifest.shards), len(manifest.shards))
+        target.write("rejects.jsonl", _rejects(origin))
+        target.write("manifest.json", manifest.to_bytes())
+        named = {name for entry in manifest.shards for name in (entry.name, index_name(entry.name))}
+        for name in there.keys() - named - {"manifest.json"}:  # of the set that lay there before
+            target.delete(name)
     return manifest
 
 
-def _is_copied(target: Store, there: dict[str, int], entry: ShardEntry) -> bool:
+def _is_copied(target: Store, there: dict[str, int], entry: ShardEntry, *, check: bool) -> bool:
     name = index_name(entry.name)
-    return name in there and hashlib.sha256(target.read(name)).hexdigest() == entry.index_sha256
+    if there.get(entry.name) != entry.size_bytes or name not in there:
+        return False
+    if hashlib.sha256(target.read(name)).hexdigest() != entry.index_sha256:
+        return False
+    if not check:
+        return True
+    try:
+        with _checked(target, entry):
+            return True
+    except ShardError:
+        return False
 
 
 def _index(origin: Store, entry: ShardEntry) -> bytes:

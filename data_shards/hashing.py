@@ -14,10 +14,11 @@ _MUL_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MUL_2 = np.uint64(0x94D049BB133111EB)
 
 
-def mix64(seed: int, counters_N: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """Uniform 64-bit words, one a counter: a pure function of (seed, counter)."""
+def mix64(seed: int | npt.NDArray[np.uint64], counters_N: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """Uniform 64-bit words, one a counter: a pure function of (seed, counter). Several seeds are broadcast against them."""
+    seeds = seed if isinstance(seed, np.ndarray) else np.uint64(seed & 0xFFFFFFFFFFFFFFFF)
     with np.errstate(over="ignore"):
-        z = np.uint64(seed & 0xFFFFFFFFFFFFFFFF) + (counters_N.astype(np.uint64) + np.uint64(1)) * _GAMMA
+        z = seeds + (counters_N.astype(np.uint64) + np.uint64(1)) * _GAMMA
         z = (z ^ (z >> np.uint64(30))) * _MUL_1
         z = (z ^ (z >> np.uint64(27))) * _MUL_2
         return z ^ (z >> np.uint64(31))

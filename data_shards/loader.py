@@ -122,10 +122,11 @@ def training_batches(
         )
 
     def jobs() -> Iterator[tuple[list[int], list[int]]]:
-        position = start + rank * microbatch
+        position = next_look = start + rank * microbatch
         while True:
-            if shards.is_remote:  # asked anew each time: the cache takes what it has room for
+            if shards.is_remote and position >= next_look:  # again and again: the cache takes what it has room for by then
                 shards.prefetch(stream.draws(position, _DRAWS_AHEAD)[0])
+                next_look = position + _DRAWS_AHEAD // 16
             indices, keys = stream.draws(position, microbatch)
             yield indices.tolist(), keys.tolist()
             position += step

@@ -5,7 +5,7 @@ They are mapped into memory: copying a sample out of the map was measured three 
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from dataclasses import replace
 from mmap import ACCESS_READ, mmap
 from threading import Lock
 
@@ -20,16 +20,24 @@ _MAX_OPEN = 64  # a set has more shards than a process may hold open; one in use
 
 
 class OpenShards:
-    """Opens shards by their manifest entry and keeps the last `_MAX_OPEN` open."""
+    """Opens shards by their manifest entry and keeps the last ones open.
+
+    An evicted shard that is still mapped keeps its room on the disk: so of a cache's bytes a quarter is for what is open
+    in this process, and the rest for the cache.
+    """
 
     def __init__(self, store: Store, cache: CacheSettings | None) -> None:
-        self._store, self._settings = store, cache
+        self._store = store
         self._recent: OrderedDict[str, mmap] = OrderedDict()
         self._lock = Lock()
         self.is_remote = not isinstance(store, LocalStore)
         if self.is_remote and cache is None:
             raise ConfigError(f"{store.uri}: shards in a bucket are read through a local cache; name a folder for it")
-        self._cache = ShardCache(store, cache) if cache and self.is_remote else None
+        self._settings = cache if self.is_remote else None
+        self._cache = None
+        if self._settings:
+            held = replace(self._settings, max_bytes=self._settings.max_bytes * 3 // 4)
+            self._cache = ShardCache(store, held)
 
     def open(self, entry: ShardEntry) -> mmap:
         """The shard, mapped. ShardError where it is missing, or in a bucket is not what the manifest says."""
@@ -40,22 +48,21 @@ class OpenShards:
         opened = self._open(entry)  # not under the lock: a fetch takes a while
         with self._lock:
             kept = self._recent.setdefault(entry.name, opened)
-            while len(self._recent) > _MAX_OPEN:
+            while len(self._recent) > 1 and self._is_too_much():
                 self._recent.popitem(last=False)
         return kept
 
-    def prefetch(self, entries: Sequence[ShardEntry]) -> None:
+    def prefetch(self, entry: ShardEntry) -> None:
         if self._cache:
-            for entry in entries:
-                self._cache.prefetch(entry.name, size_bytes=entry.size_bytes, sha256=entry.sha256)
+            self._cache.prefetch(entry.name, size_bytes=entry.size_bytes, sha256=entry.sha256)
 
     def check_room(self, size_bytes: int) -> None:
         """ConfigError where shards of a bucket, size_bytes in all and read in turn, do not fit into the cache."""
-        if self._settings and self._cache and size_bytes > self._settings.max_bytes:
+        if self._settings and self._cache and size_bytes > self._cache.max_bytes:
             raise ConfigError(
                 f"{self._store.uri}: {size_bytes / 2**30:.1f} GiB are read in turn, the cache holds "
-                f"{self._settings.max_bytes / 2**30:.1f} GiB; raise --cache-gib, or read fewer shards at a time with "
-                "--set data.sampler=windowed and data.window_shards"
+                f"{self._cache.max_bytes / 2**30:.1f} GiB beside what is open; raise --cache-gib, or read fewer shards at "
+                "a time with --set data.sampler=windowed and data.window_shards"
             )
 
     def close(self) -> None:
@@ -63,6 +70,10 @@ class OpenShards:
             self._recent.clear()
         if self._cache:
             self._cache.close()
+
+    def _is_too_much(self) -> bool:
+        open_bytes = sum(map(len, self._recent.values()))
+        return len(self._recent) > _MAX_OPEN or (self._settings is not None and open_bytes > self._settings.max_bytes // 4)
 
     def _open(self, entry: ShardEntry) -> mmap:
         place = f"{self._store.uri}/{entry.name}"

@@ -122,9 +122,8 @@ class DrawStream:
 
     def _cycle(self, num_members: int, start: int, count: int, level: int) -> npt.NDArray[np.int64]:
         """Positions start .. start + count of an endless row of permutations of one class's members, or of all samples."""
-        rounds, offsets = np.divmod(np.arange(start, start + count, dtype=np.int64), num_members)
-        picked = np.empty(count, dtype=np.int64)
-        for number in np.unique(rounds):
-            here = rounds == number
-            picked[here] = permutation(num_members, seed_of(self.seed, _STREAM_CLASS, level, int(number)))[offsets[here]]
-        return picked
+        first, last = start // num_members, -(-(start + count) // num_members)
+        seeds_R = mix64(seed_of(self.seed, _STREAM_CLASS, level), np.arange(first, last, dtype=np.int64))
+        words_RM = mix64(seeds_R[:, None], np.arange(num_members, dtype=np.int64))  # a round is a row: `permutation` of its seed
+        cycle = np.argsort(words_RM, axis=1, kind="stable").reshape(-1)
+        return cycle[start - first * num_members :][:count].astype(np.int64)

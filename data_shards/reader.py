@@ -3,10 +3,12 @@
 import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,8 @@ from data_shards.shard_cache import CacheSettings
 from data_shards.store import open_store
 
 __all__ = ["ShardSet", "Target"]
+
+Places = dict[str, npt.NDArray[np.int64]]  # extension to (N, 2): offset and size in bytes; -1 where a sample has no such member
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class ShardSet:
             self._places_N = np.flatnonzero(self._view.levels_N != NO_LEVEL)
         self._open_index = cache(self._read_index)
         self._files = OpenShards(self._store, cache_settings)
+        self._indexes_ahead: set[int] = set()
+        self._index_readers = ThreadPoolExecutor(2, thread_name_prefix="rapt-index")
 
     def __len__(self) -> int:
         return len(self._places_N)
@@ -103,7 +109,8 @@ class ShardSet:
         if not 0 <= number < len(self):
             raise IndexError(f"sample {number} of {len(self)}")
         shard = self._shard_of(number)
-        places = self._open_index(shard).samples[int(self._places_N[number]) - self._starts[shard]].members
+        row = int(self._places_N[number]) - self._starts[shard]
+        places = {name: (int(at[row, 0]), int(at[row, 1])) for name, at in self._open_index(shard).items() if at[row, 0] >= 0}
         if inputs is not None:
             places = self._wanted(places, inputs, shard)
         return self._copied(shard, places)
@@ -111,7 +118,11 @@ class ShardSet:
     def prefetch(self, numbers: npt.NDArray[np.int64]) -> None:
         """Start to fetch the shards of these samples, the first first, as far as the cache has room; does not wait."""
         shards = np.searchsorted(self._starts, self._places_N[numbers], side="right") - 1
-        self._files.prefetch([self._entries[shard] for shard in dict.fromkeys(shards.tolist())])
+        for shard in dict.fromkeys(shards.tolist()):
+            self._files.prefetch(self._entries[shard])
+            if shard not in self._indexes_ahead:
+                self._indexes_ahead.add(shard)
+                self._index_readers.submit(self._open_index, shard)  # an error comes again to who reads a sample
 
     def check_cache(self, window_shards: int | None) -> None:
         """ConfigError where the cache cannot hold what an epoch reads at once: `window_shards` shards, or with None all."""
@@ -120,7 +131,14 @@ class ShardSet:
 
     def close(self) -> None:
         """Close the shards' files and end background fetches."""
+        self._index_readers.shutdown(wait=False, cancel_futures=True)
         self._files.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def _shard_of(self, number: int) -> int:
         return bisect_right(self._starts, int(self._places_N[number])) - 1
@@ -153,7 +171,8 @@ class ShardSet:
             raise ShardError(f"{self.uri}/{self._entries[shard].name}: its index points past its end; build it again")
         return members
 
-    def _read_index(self, shard: int) -> ShardIndex:
+    def _read_index(self, shard: int) -> Places:
+        """Where the members of a shard's samples lie. As arrays: an index's records take twenty times the room."""
         entry = self._entries[shard]
         name = index_name(entry.name)
         try:
@@ -162,4 +181,9 @@ class ShardSet:
             raise ShardError(f"{self.uri}/{name}: missing; copy it again, or run the same `rapt shards build` again") from None
         if hashlib.sha256(content).hexdigest() != entry.index_sha256:
             raise ShardError(f"{self.uri}/{name}: not the index that the manifest names; copy the set again, or build it again")
-        return ShardIndex.from_bytes(content, origin=name)
+        samples = ShardIndex.from_bytes(content, origin=name).samples
+        places = {extension: np.full((len(samples), 2), -1, dtype=np.int64) for sample in samples for extension in sample.members}
+        for row, sample in enumerate(samples):
+            for extension, place in sample.members.items():
+                places[extension][row] = place
+        return places

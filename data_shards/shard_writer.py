@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from data_shards.sample import Sample, sample_key
 from data_shards.store import Store, published
 
 __all__ = ["ShardPlan", "common_shape", "finished_index", "write_shard"]
+
+_CRASHED = "crashed the decoder; re-encode it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,9 @@ def finished_index(store: Store, sizes: Mapping[str, int], plan: ShardPlan) -> S
     except (ShardError, FileNotFoundError):
         return None
     whole = index.size_bytes == sizes[plan.name] and index.plan_sha256 == plan.sha256
-    return index if whole else None
+    # a process may also have been killed for want of memory: a clip is given another chance by the next build
+    crashed = any(reject.reason.endswith(_CRASHED) for reject in index.rejects)
+    return index if whole and not crashed else None
 
 
 def write_shard(store: Store, plan: ShardPlan, *, on_clip: Callable[[str], None]) -> ShardIndex:
@@ -83,12 +88,15 @@ def write_shard(store: Store, plan: ShardPlan, *, on_clip: Callable[[str], None]
     for clip in plan.clips:
         try:
             if clip.clip_id in plan.crashed:
-                raise ClipError(f"{clip.source_name}: crashed the decoder; re-encode it")
+                raise ClipError(f"{clip.source_name}: {_CRASHED}")
             on_clip(clip.clip_id)
             samples.append((sample_key(clip.clip_id), preprocess(clip, plan.preprocess, plan.limits)))
         except ClipError as error:
             rejects.append(Reject(clip_id=clip.clip_id, source=clip.source_name, reason=str(error)))
 
+    keys = Counter(key for key, _ in samples)
+    assert len(keys) == len(samples), f"{plan.name}: two samples have the key {keys.most_common(1)}"
+    store.delete(index_name(plan.name))  # that of an earlier plan must not be taken for the new tar's
     # fixed owner, mode and mtime, and members in the plan's order: same input, same bytes
     tar_options = {"user": "rapt", "group": "rapt", "mode": 0o644, "mtime": 0, "encoder": False}
     with published(store, plan.name) as tar_path:

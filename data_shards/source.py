@@ -4,10 +4,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from data_shards.errors import ClipError, DataError
-from data_shards.store import open_store
+from data_shards.store import Store, open_store
 
 __all__ = ["Source", "SourceFile", "file_of"]
 
@@ -25,7 +26,7 @@ class SourceFile:
     @contextmanager
     def local(self) -> Iterator[Path]:
         """The file's path on this machine; one that lies in a bucket is fetched, and gone when the block ends."""
-        store = open_store(self.uri)
+        store = _connected(self.uri)
         here = store.local_path(self.name)
         if here is not None:
             yield here
@@ -66,6 +67,12 @@ class Source:
         """The names of all files called `basename`, in whatever folder, those nearest the top first."""
         found = [name for name in self.files if PurePosixPath(name).name == basename]
         return sorted(found, key=lambda name: (name.count("/"), name))
+
+
+@lru_cache(maxsize=8)
+def _connected(uri: str) -> Store:
+    """One store an address and process: a bucket's connections are kept from clip to clip."""
+    return open_store(uri)
 
 
 def file_of(path: Path) -> SourceFile:

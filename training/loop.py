@@ -3,7 +3,8 @@
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,20 +79,20 @@ def train(
         record = read_record(bundle)
         tell(RunFinished(bundle=str(bundle), best_epoch=record.best_epoch, test=record.test))
         return bundle
-    setup = _Setup(run, data, run_folder, world, device, cache)
-    progress = setup.resume()
-    tell(setup.started(run_id, progress))
-    batches = setup.batches(progress.position)
-    while progress.step < setup.total_steps:
-        tell(setup.step(batches, progress))
-        epoch_ended = setup.ends_epoch(progress)
-        if epoch_ended:
-            tell(setup.finish_epoch(progress))
-        if epoch_ended or setup.checkpoint_due(progress, stop_after_step):
-            tell(setup.checkpoint(progress))
-        if progress.step == stop_after_step and progress.step < setup.total_steps:
-            return None
-    finished = setup.finish(run_id, progress)
+    with closing(_Setup(run, data, run_folder, world, device, cache)) as setup:
+        progress = setup.resume()
+        tell(setup.started(run_id, progress))
+        with closing(setup.batches(progress.position)) as batches:
+            while progress.step < setup.total_steps:
+                tell(setup.step(batches, progress))
+                epoch_ended = setup.ends_epoch(progress)
+                if epoch_ended:
+                    tell(setup.finish_epoch(progress))
+                if epoch_ended or setup.checkpoint_due(progress, stop_after_step):
+                    tell(setup.checkpoint(progress))
+                if progress.step == stop_after_step and progress.step < setup.total_steps:
+                    return None
+        finished = setup.finish(run_id, progress)
     tell(finished)
     return Path(finished.bundle)
 
@@ -120,6 +121,7 @@ class _Setup:
         self.data = data
         self.manifest = read_manifest(data)
         self.cache = cache
+        self._evaluated: dict[str, ShardSet] = {}
         self.shards = self._open(*run.data.train_splits)
         self.shards.check_cache(run.data.window_shards if run.data.sampler == "windowed" else None)
         self.level_names, labels_N, self.level_scores = self.shards.view
@@ -168,7 +170,7 @@ class _Setup:
             skipped=progress.skipped,
         )
 
-    def batches(self, start: int) -> Iterator[Batch]:
+    def batches(self, start: int) -> Generator[Batch, None, None]:
         return training_batches(
             self.shards,
             self.stream,
@@ -299,12 +301,23 @@ class _Setup:
             return None
         return predict(
             self.engine.model,
-            self._open(split),
+            self._held_out(split),
             batch=self.run.loop.eval_batch,
             device=self.device,
             world=self.world,
             num_threads=self.run.data.num_threads,
         )
+
+    def _held_out(self, split: str) -> ShardSet:
+        """A split that is evaluated, opened once a run."""
+        if split not in self._evaluated:
+            self._evaluated[split] = self._open(split)
+        return self._evaluated[split]
+
+    def close(self) -> None:
+        """Let go of the data: open files, threads, batches decoded ahead."""
+        for shards in (self.shards, *self._evaluated.values()):
+            shards.close()
 
     def _open(self, *splits: str) -> ShardSet:
         target = self.run.data.target

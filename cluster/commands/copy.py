@@ -8,7 +8,8 @@ __all__ = ["copy"]
 @click.command()
 @click.argument("source")
 @click.argument("out")
-def copy(source: str, out: str) -> None:
+@click.option("--check", is_flag=True, help="Read what is at OUT already too, and send what is damaged again.")
+def copy(source: str, out: str, check: bool) -> None:
     """Copy the shards at SOURCE to OUT, each a folder or s3://bucket/prefix, checked by their sha256.
 
     A copy that was broken off goes on where it was when the same command runs again. Credentials and the address of
@@ -24,5 +25,5 @@ def copy(source: str, out: str) -> None:
     from data_shards.copy import copy_shards
 
     with clip_progress("copy shards") as progress:
-        manifest = copy_shards(absolute_uri(source), absolute_uri(out), progress=progress)
+        manifest = copy_shards(absolute_uri(source), absolute_uri(out), check=check, progress=progress)
     console.print(f"{out}: {counted(len(manifest.shards), 'shard')}, digest {manifest.digest[:16]}")

@@ -48,6 +48,7 @@ def test_a_set_built_into_a_bucket_has_the_bytes_of_one_on_disk(
     first = build_shards(listing, bucket, **options)  # type: ignore[arg-type]
     assert bucket_bytes(bucket) == folder_bytes(simulated_shards[0])
     store = open_store(bucket)  # broken off: one shard and the manifest are not there yet
+    store.write("building.json", b"{}")
     store.delete(first.shards[1].name)
     store.delete("manifest.json")
     done: list[tuple[int, int]] = []
@@ -95,7 +96,8 @@ def test_a_copy_goes_there_and_back_and_on_where_it_was_broken_off(simulated_sha
     copy_shards(folder, bucket)
     assert bucket_bytes(bucket) == folder_bytes(folder)
     assert verify_shards(bucket)[1] == []
-    store = open_store(bucket)
+    store = open_store(bucket)  # broken off: one shard and the manifest are not there yet
+    store.write("building.json", b"{}")
     store.delete("manifest.json")
     store.delete(manifest.shards[0].name)
     store.write("train-000099.tar", b"of an earlier set")
@@ -103,6 +105,20 @@ def test_a_copy_goes_there_and_back_and_on_where_it_was_broken_off(simulated_sha
     assert bucket_bytes(bucket) == folder_bytes(folder)
     copy_shards(bucket, tmp_path / "back")
     assert folder_bytes(tmp_path / "back") == folder_bytes(folder)
+
+
+def test_a_copy_that_was_damaged_later_is_mended(simulated_shards: Shards, tmp_path: Path) -> None:
+    folder, manifest = simulated_shards
+    copy_shards(folder, tmp_path / "copy")
+    first, second = (tmp_path / "copy" / entry.name for entry in manifest.shards[:2])
+    first.unlink()
+    copy_shards(folder, tmp_path / "copy")
+    assert folder_bytes(tmp_path / "copy") == folder_bytes(folder)
+    content = bytearray(second.read_bytes())
+    content[len(content) // 2] ^= 1
+    second.write_bytes(content)
+    copy_shards(folder, tmp_path / "copy", check=True)
+    assert folder_bytes(tmp_path / "copy") == folder_bytes(folder)
 
 
 def test_a_damaged_set_is_not_copied(simulated_shards: Shards, bucket: str, tmp_path: Path) -> None:
@@ -119,7 +135,7 @@ def test_a_damaged_set_is_not_copied(simulated_shards: Shards, bucket: str, tmp_
 
 def test_other_peoples_objects_are_left_alone(simulated_shards: Shards, bucket: str) -> None:
     open_store(bucket).write("thesis.docx", b"years of work")
-    with pytest.raises(ConfigError, match=r"holds files that are not shards \(thesis\.docx\)"):
+    with pytest.raises(ConfigError, match=r"holds files that are not shards of an earlier build \(thesis\.docx\)"):
         copy_shards(simulated_shards[0], bucket)
     assert bucket_bytes(bucket) == {"thesis.docx": b"years of work"}
 

@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,16 @@ import pytest
 import webdataset
 from PIL import Image
 
-from data_shards.build import build_shards
+from data_shards.build import build_shards, plan_shards
+from data_shards.claim import claimed
 from data_shards.datasets import DATASETS
 from data_shards.errors import ConfigError, DataError, ShardError
-from data_shards.manifest import Manifest, read_manifest
+from data_shards.manifest import Manifest, index_name, read_manifest
 from data_shards.reader import ShardSet
+from data_shards.sample import sample_key
+from data_shards.shard_writer import write_shard
 from data_shards.source import Source
+from data_shards.store import LocalStore, open_store
 from data_shards.verify import verify_shards
 from tests.conftest import ROOT, TINY_PREPROCESS
 from tests.data_shards.test_decode import write_video
@@ -229,7 +234,7 @@ def test_other_peoples_files_are_left_alone(simulated_folder: Path, tmp_path: Pa
     assert [path.name for path in out.iterdir()] == ["thesis.docx"]
 
 
-@pytest.mark.parametrize("name", ["photos.tar", "notes.index.json", "train-1.tar", "my-train-000000.tar"])
+@pytest.mark.parametrize("name", ["photos.tar", "notes.index.json", "train-1.tar", "my-train-000000.tar", "train-000000.tar"])
 def test_other_peoples_tars_are_left_alone_too(simulated_folder: Path, tmp_path: Path, name: str) -> None:
     source, out = small_dataset(simulated_folder, tmp_path / "clips", num_clips=2), tmp_path / "out"
     out.mkdir()
@@ -237,6 +242,63 @@ def test_other_peoples_tars_are_left_alone_too(simulated_folder: Path, tmp_path:
     with pytest.raises(ConfigError, match="holds files that are not shards"):
         build(source, out)
     assert (out / name).read_text() == "precious"
+
+
+def test_one_build_at_a_time_in_a_folder(simulated_folder: Path, tmp_path: Path) -> None:
+    source, out = small_dataset(simulated_folder, tmp_path / "clips", num_clips=2), tmp_path / "out"
+    with claimed(open_store(out)), pytest.raises(ConfigError, match="another build is at work there"):
+        build(source, out)
+    build(source, out)  # as soon as the other is done
+
+
+def test_a_shard_whose_index_is_an_earlier_plans_is_made_again(simulated_folder: Path, tmp_path: Path) -> None:
+    """Killed between a shard and its index, with labels changed and changed back: sizes are equal, contents are not."""
+    source, out = small_dataset(simulated_folder, tmp_path / "clips", num_clips=4), tmp_path / "out"
+    before = build(source, out)
+    (out / "building.json").write_text("{}")
+    (out / "manifest.json").unlink()
+    listing = DATASETS["folder"](Source(source))
+    other = tuple(replace(clip, labels={"engagement": (clip.labels["engagement"] + 1) % 4}) for clip in listing.clips)
+    for plan in plan_shards(replace(listing, clips=other), preprocess=TINY_PREPROCESS, clips_per_shard=32):
+        write_shard(open_store(out), plan, on_clip=lambda clip_id: None)
+        (out / index_name(plan.name)).unlink()  # the kill
+    assert build(source, out) == before
+    assert verify_shards(out)[1] == []
+
+
+def test_a_new_plan_takes_the_old_index_away_before_the_new_shard_is_there(
+    simulated_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = small_dataset(simulated_folder, tmp_path / "clips", num_clips=4), tmp_path / "out"
+    build(source, out)
+    listing = DATASETS["folder"](Source(source))
+    (plan, *_) = plan_shards(listing, preprocess=TINY_PREPROCESS, clips_per_shard=32)
+
+    class KilledError(Exception):
+        pass
+
+    def die(self: object, name: str, content: bytes) -> None:
+        raise KilledError
+
+    monkeypatch.setattr(LocalStore, "write", die)  # the process ends after the shard, before its index
+    with pytest.raises(KilledError):
+        write_shard(open_store(out), plan, on_clip=lambda clip_id: None)
+    assert (out / plan.name).exists()
+    assert not (out / index_name(plan.name)).exists()
+
+
+def test_a_clip_that_crashed_once_gets_another_chance(simulated_folder: Path, tmp_path: Path) -> None:
+    source, out = small_dataset(simulated_folder, tmp_path / "clips", num_clips=4), tmp_path / "out"
+    whole = build(source, tmp_path / "whole")
+    build(source, out)
+    (plan, *_) = plan_shards(DATASETS["folder"](Source(source)), preprocess=TINY_PREPROCESS, clips_per_shard=32)
+    write_shard(open_store(out), replace(plan, crashed=frozenset([plan.clips[0].clip_id])), on_clip=lambda clip_id: None)
+    assert build(source, out) == whole
+
+
+def test_no_two_clip_ids_share_a_key() -> None:
+    assert sample_key("a.b") != sample_key(sample_key("a.b"))
+    assert sample_key("plain_name-1") == "plain_name-1"
 
 
 def test_somebody_elses_manifest_is_not_overwritten(simulated_folder: Path, tmp_path: Path) -> None:
