@@ -12,7 +12,7 @@ import numpy.typing as npt
 from data_shards.errors import ConfigError
 from data_shards.listing import NO_LEVEL
 
-__all__ = ["LABEL_VIEWS", "LabelView", "view_labels"]
+__all__ = ["LABEL_VIEWS", "LabelView", "infers_emotion", "view_labels"]
 
 Levels = npt.NDArray[np.int64]
 LabelNames = Mapping[str, tuple[str, ...]]
@@ -26,6 +26,14 @@ class LabelView(NamedTuple):
     level_names: tuple[str, ...]
     levels_N: Levels
     scores_K: npt.NDArray[np.float64]
+
+
+def infers_emotion(label: str, view: str) -> bool:
+    """Whether a model of this label and view names an emotion: boredom, confusion, frustration, or `bored` as a class.
+
+    The EU AI Act, Art. 5(1)(f), bans that in education outside medical and safety use.
+    """
+    return view == "three_class" or (label in _AFFECTS and label != "engagement")
 
 
 def view_labels(view: str, label: str, label_names: LabelNames, levels: Mapping[str, Levels]) -> LabelView:

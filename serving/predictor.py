@@ -11,26 +11,35 @@ from data_shards.loader import batch_of
 from data_shards.preprocess import PreprocessConfig, preprocess_file
 from data_shards.sample import Sample
 from serving.answer import Answer, ModelInfo, Timings
-from training.bundle import load_bundle
+from training.bundle import load_bundle, read_record
 from training.evaluate import engagement_score, probabilities
-from training.model_card import LIMITS
-from training.registry import RegisteredModel
+from training.model_card import limits_of
+from training.registry import EMOTION_IS_OFF, RegisteredModel
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "check_servable"]
+
+
+def check_servable(registered: RegisteredModel, *, allow_emotion: bool) -> None:
+    """ModelError where the model cannot score a video, or would name an emotion and the operator has not turned that on."""
+    record = read_record(registered.folder)
+    if not record.reads_video:
+        raise ModelError(
+            f"{registered.name}: reads features that were computed elsewhere, so it cannot score a video; evaluate it on shards "
+            "with `rapt evaluate`"
+        )
+    if record.infers_emotion and not allow_emotion:
+        raise ModelError(f"{registered.name}: {EMOTION_IS_OFF}")
 
 
 class Predictor:
     """A loaded bundle. `score_file` decodes and scores; `score_sample` scores what is decoded already."""
 
-    def __init__(self, registered: RegisteredModel, device: torch.device | None = None) -> None:
+    def __init__(self, registered: RegisteredModel, device: torch.device | None = None, *, allow_emotion: bool = False) -> None:
+        check_servable(registered, allow_emotion=allow_emotion)
         self._device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.record, self._model = load_bundle(registered.folder, self._device)
         record = self.record
-        if record.preprocess is None:
-            raise ModelError(
-                f"{registered.name}: reads features that were computed elsewhere ({', '.join(self._model.inputs)}), so it cannot "
-                "score a video; evaluate it on shards with `rapt evaluate`"
-            )
+        assert record.preprocess is not None, "a model that reads frames was trained on frames"
         self.preprocess: PreprocessConfig = record.preprocess  # a clip must be preprocessed as the training data was
         self.info = ModelInfo(
             name=registered.name,
@@ -44,7 +53,7 @@ class Predictor:
             dataset=record.dataset,
             simulated=record.simulated,
             notice=record.notice,
-            limits=LIMITS,
+            limits=limits_of(record),
             validation_balanced_accuracy=record.validation.metrics.balanced_accuracy if record.validation else None,
             test_balanced_accuracy=record.test.metrics.balanced_accuracy if record.test else None,
         )

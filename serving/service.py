@@ -4,6 +4,7 @@ import logging
 import socket
 
 from data_shards.errors import ServiceError
+from serving.predictor import check_servable
 from training.registry import RegisteredModel
 
 __all__ = ["check_port", "start_service", "stop_service"]
@@ -27,20 +28,21 @@ def check_port(host: str, port: int) -> None:
             ) from None
 
 
-def start_service(registered: RegisteredModel, *, host: str, port: int) -> str:
+def start_service(registered: RegisteredModel, *, host: str, port: int, allow_emotion: bool = False) -> str:
     """Deploy the model on the connected Ray cluster; returns the endpoint's address once it answers."""
     from ray.exceptions import RayError
 
+    check_servable(registered, allow_emotion=allow_emotion)
     check_port(host, port)
     try:
-        _deploy(registered, host=host, port=port)
+        _deploy(registered, host=host, port=port, allow_emotion=allow_emotion)
     except (RayError, RuntimeError, TimeoutError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ServiceError(f"the endpoint on port {port} did not start ({reason}); is the machine busy? try again") from None
     return f"http://{host}:{port}"
 
 
-def _deploy(registered: RegisteredModel, *, host: str, port: int) -> None:
+def _deploy(registered: RegisteredModel, *, host: str, port: int, allow_emotion: bool) -> None:
     from ray import serve
     from ray.serve.config import HTTPOptions
 
@@ -57,7 +59,7 @@ def _deploy(registered: RegisteredModel, *, host: str, port: int) -> None:
         _keep_replica_on_loopback(host)
         child = DecodeChild()
         child.start()
-        return build_app(Predictor(registered), child)
+        return build_app(Predictor(registered, allow_emotion=allow_emotion), child)
 
     deployment = serve.deployment(
         name="engagement",

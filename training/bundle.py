@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from data_shards.atomic import whole_file, write_whole
 from data_shards.errors import ModelError
+from data_shards.label_views import infers_emotion
 from data_shards.preprocess import PreprocessConfig
+from data_shards.sample import FRAMES
 from data_shards.schema import Stored, first_problem
 from training.config import RunConfig
 from training.metrics import Evaluation
@@ -50,6 +52,16 @@ class BundleRecord(Stored):
     best_epoch: int
     validation: Evaluation | None
     test: Evaluation | None
+
+    @property
+    def reads_video(self) -> bool:
+        """Whether the model can score a video: it reads frames alone, no features that were computed elsewhere."""
+        return MODELS[self.run.model.name].inputs_of(self.run.model) == (FRAMES,)
+
+    @property
+    def infers_emotion(self) -> bool:
+        """Whether an answer would name an emotion: such a model is served only where an operator says so."""
+        return infers_emotion(self.run.data.label, self.run.data.view)
 
 
 def save_bundle(folder: Path, record: BundleRecord, model: EngagementModel) -> None:

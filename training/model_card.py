@@ -7,14 +7,26 @@ from training.metrics import Evaluation
 if TYPE_CHECKING:
     from training.bundle import BundleRecord
 
-__all__ = ["LIMITS", "model_card"]
+__all__ = ["limits_of", "model_card"]
 
-LIMITS = (
-    "The score is an estimate of how engaged observers would judge the person in the clip to be, from visible behaviour "
-    "alone. It is not a measure of attention, learning, ability or emotion, and no emotion is inferred (EU AI Act, "
-    "Art. 5(1)(f), bans that in education outside medical and safety use). It must not decide anything about a person. "
+_WHAT = (
+    "The score is an estimate of how {what} observers would judge the person in the clip to be, from visible behaviour alone. "
+    "It is not a measure of attention, learning, ability or emotion. {emotion} It must not decide anything about a person. "
     "How well it works for people, cameras, rooms and cultures that its data does not hold is unknown."
 )
+_NO_EMOTION = "No emotion is inferred (the EU AI Act, Art. 5(1)(f), bans that in education outside medical and safety use)."
+_EMOTION = (
+    "It names an emotion all the same: the EU AI Act, Art. 5(1)(f), bans that in education outside medical and safety use, so it "
+    "is served only where an operator has turned it on."
+)
+
+
+def limits_of(record: "BundleRecord") -> str:
+    """What the model's score is and is not; on the card, on the page and in every answer's model."""
+    if record.infers_emotion:
+        what = "engaged or bored" if record.label == "engagement" else f"marked by {record.label}"
+        return _WHAT.format(what=what, emotion=_EMOTION)
+    return _WHAT.format(what="engaged", emotion=_NO_EMOTION)
 
 
 def model_card(record: "BundleRecord") -> str:
@@ -41,7 +53,7 @@ Validation chose the epoch and the temperature; the test split was read once. In
 
 ## What the score is not
 
-{LIMITS}
+{limits_of(record)}
 """
 
 

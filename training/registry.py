@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import ConfigError, ModelError
-from training.bundle import read_record
+from training.bundle import BundleRecord, read_record
 from training.metrics import Metrics
 from training.tracking import mlflow_client
 
@@ -15,6 +15,12 @@ __all__ = ["MODEL_NAME", "Gate", "RegisteredModel", "promote", "register", "reso
 MODEL_NAME = "engagement"
 _SPLITS = ("validation", "test")
 _LOWER_IS_BETTER = ("mae", "mse")
+
+
+EMOTION_IS_OFF = (
+    "names an emotion, which is off: the EU AI Act, Art. 5(1)(f), bans that in education outside medical and safety use; "
+    "where it is lawful, the operator turns it on with --allow-emotion"
+)
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,8 @@ class Gate:
 def register(uri: str, mlflow_run_id: str, bundle: Path) -> str:
     """Register the run's bundle as the next version of MODEL_NAME and return the version's number.
 
-    The first version ever becomes the champion, later ones the challenger until `promote` moves them; a model that reads
-    no video gets no alias, since the endpoint could not serve it. A run that has a version keeps it.
+    The first version ever becomes the champion, later ones the challenger until `promote` moves them. Serving follows the
+    aliases, so a model that reads no video, or names an emotion, gets none. A run that has a version keeps it.
     """
     client = mlflow_client(uri)
     record = read_record(bundle)
@@ -54,19 +60,27 @@ def register(uri: str, mlflow_run_id: str, bundle: Path) -> str:
         tags=tags,
         description=record.notice or record.dataset,
     )
-    if record.preprocess is None:
+    if record.infers_emotion or not record.reads_video:
         return str(version.version)
     alias = "challenger" if _by_alias(client, MODEL_NAME, "champion") else "champion"
     client.set_registered_model_alias(MODEL_NAME, alias, version.version)
     return str(version.version)
 
 
-def promote(uri: str, run_id: str, *, alias: str, gate: Gate) -> tuple[str, str]:
-    """Move `alias` to the version of run `run_id`; returns (version, what the gate saw). ConfigError where it does not pass."""
+def promote(uri: str, run_id: str, *, alias: str, gate: Gate, allow_emotion: bool = False) -> tuple[str, str]:
+    """Move `alias` to the version of run `run_id`; returns (version, what the gate saw). ConfigError where it does not pass.
+
+    allow_emotion: the operator wants a model that names an emotion there.
+    """
     client = mlflow_client(uri)
     ours = _version_of_run(client, run_id)
     if ours is None:
         raise ModelError(f"run {run_id}: no registered version; name a run that `rapt train` finished")
+    record = read_record(_fetch(client, ours, f"version {ours.version}"))
+    if not record.reads_video:
+        raise ConfigError(f"version {ours.version} reads features, not video: the endpoint could not serve it as {alias}")
+    if record.infers_emotion and not allow_emotion:
+        raise ConfigError(f"version {ours.version} {EMOTION_IS_OFF}")
     holder = _by_alias(client, MODEL_NAME, alias)
     seen = "no version held the alias"
     if holder is not None and holder.version != ours.version:
@@ -100,7 +114,11 @@ def _compare(client: Any, ours: Any, holder: Any, alias: str, gate: Gate) -> str
             f"version {ours.version} and the {alias} (version {holder.version}) were measured on different data; "
             "train both on one"
         )
-    new, old = (_figure(client, version, gate) for version in (ours, holder))
+    records = [read_record(_fetch(client, version, f"version {version.version}")) for version in (ours, holder)]
+    if len({(record.label, record.level_names) for record in records}) > 1:
+        names = " and ".join(f"{record.label} ({', '.join(record.level_names)})" for record in records)
+        raise ConfigError(f"version {ours.version} and the {alias} answer different questions, {names}: no figure compares them")
+    new, old = (_figure(record, version, gate) for record, version in zip(records, (ours, holder), strict=True))
     seen = f"{gate.split} {gate.metric} {new:.4f} against the {alias}'s {old:.4f}"
     gain = old - new if gate.metric in _LOWER_IS_BETTER else new - old
     if gain <= 0 or gain < gate.margin:
@@ -108,8 +126,7 @@ def _compare(client: Any, ours: Any, holder: Any, alias: str, gate: Gate) -> str
     return seen
 
 
-def _figure(client: Any, version: Any, gate: Gate) -> float:
-    record = read_record(_fetch(client, version, f"version {version.version}"))
+def _figure(record: BundleRecord, version: Any, gate: Gate) -> float:
     evaluation = record.validation if gate.split == "validation" else record.test
     value = getattr(evaluation.metrics, gate.metric, None) if evaluation else None
     if not isinstance(value, float):

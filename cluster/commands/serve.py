@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from cluster.commands.options import emotion_option
+
 __all__ = ["score", "serve"]
 
 
@@ -13,7 +15,8 @@ __all__ = ["score", "serve"]
 @click.option("--host", default="127.0.0.1", help="Address to listen on; the default is this machine alone.")
 @click.option("--port", default=8000, type=click.IntRange(1, 65535))
 @click.option("--address", help="Ray cluster to serve on; one is started on this machine otherwise.")
-def serve(model: str, host: str, port: int, address: str | None) -> None:
+@emotion_option
+def serve(model: str, host: str, port: int, address: str | None, allow_emotion: bool) -> None:
     """Serve MODEL, a bundle's folder or models:/NAME@alias, over HTTP with a web page, until Ctrl-C.
 
     \b
@@ -27,14 +30,16 @@ def serve(model: str, host: str, port: int, address: str | None) -> None:
     from cluster.launch import connect_ray, disconnect_ray
     from cluster.terminal import console
     from cluster.waiting import wait_for_stop
+    from serving.predictor import check_servable
     from serving.service import check_port, start_service, stop_service
     from training.registry import resolve
 
     registered = resolve(model, mlflow_uri())
+    check_servable(registered, allow_emotion=allow_emotion)
     check_port(host, port)
     connect_ray(address, num_cpus=max(4, os.cpu_count() or 1))
     with console.status("starting the endpoint"):
-        url = start_service(registered, host=host, port=port)
+        url = start_service(registered, host=host, port=port, allow_emotion=allow_emotion)
     version = f" version {registered.version}" if registered.version else ""
     console.print(f"{registered.name}{version} answers at {url} (page), {url}/v1/score (clips); Ctrl-C stops it")
     wait_for_stop()
@@ -46,7 +51,8 @@ def serve(model: str, host: str, port: int, address: str | None) -> None:
 @click.argument("model")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file.")
-def score(model: str, files: tuple[Path, ...], as_json: bool) -> None:
+@emotion_option
+def score(model: str, files: tuple[Path, ...], as_json: bool, allow_emotion: bool) -> None:
     """Score video FILES with MODEL, without a server; the same answer as the endpoint's.
 
     A file that cannot be used is named with its reason; the others are scored all the same.
@@ -60,7 +66,7 @@ def score(model: str, files: tuple[Path, ...], as_json: bool) -> None:
     from serving.predictor import Predictor
     from training.registry import resolve
 
-    predictor = Predictor(resolve(model, mlflow_uri()))
+    predictor = Predictor(resolve(model, mlflow_uri()), allow_emotion=allow_emotion)
     if predictor.info.notice and not as_json:
         click.echo(f"the model was trained on {predictor.info.notice}")
     failures = 0

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from cluster.commands.options import cache_option
+from cluster.commands.options import cache_option, emotion_option
 
 __all__ = ["evaluate", "promote", "train"]
 
@@ -149,7 +149,8 @@ def evaluate(model: str, data: str, cache_gib: float, split: str, as_json: bool)
 @click.option("--metric", default="balanced_accuracy", help="The figure that must be better.")
 @click.option("--split", default="validation", help="The split it is measured on.")
 @click.option("--margin", default=0.0, help="By how much it must be better.")
-def promote(run: str, alias: str, metric: str, split: str, margin: float) -> None:
+@emotion_option
+def promote(run: str, alias: str, metric: str, split: str, margin: float, allow_emotion: bool) -> None:
     """Move an alias to RUN's model if its figure is better than that of the model that holds it.
 
     \b
@@ -160,5 +161,6 @@ def promote(run: str, alias: str, metric: str, split: str, margin: float) -> Non
     from training.registry import Gate
     from training.registry import promote as move
 
-    version, seen = move(mlflow_uri(), run, alias=alias, gate=Gate(metric=metric, split=split, margin=margin))
+    gate = Gate(metric=metric, split=split, margin=margin)
+    version, seen = move(mlflow_uri(), run, alias=alias, gate=gate, allow_emotion=allow_emotion)
     click.echo(f"models:/engagement@{alias} is version {version}: {seen}")

@@ -1,16 +1,22 @@
 """The loader: batches in the stream's order, the same for every number of threads and workers."""
 
+import math
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from data_shards.build import build_shards
 from data_shards.errors import ConfigError
+from data_shards.listing import ENGAGEMENT_LEVELS, ListedClip, Listing
 from data_shards.loader import Batch, read_in_order, training_batches
 from data_shards.manifest import Manifest
 from data_shards.order import DrawStream
+from data_shards.preprocess import PreprocessConfig
 from data_shards.reader import ShardSet, Target
 
 Shards = tuple[Path, Manifest]
@@ -67,6 +73,65 @@ def test_ranks_share_each_global_batch(simulated_shards: Shards, world_size: int
     assert {len(part) for part in parts} == {6}
     joined = [clip_id for step in range(6) for part in parts for clip_id in part[step].clip_ids]
     assert joined == ids(whole)
+
+
+@pytest.fixture(scope="module")
+def number_shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
+    """31 samples of one number each, in shards of 4: no multiple of any batch."""
+    clips = tuple(
+        ListedClip(
+            clip_id=f"c{number}",
+            subject=f"p{number}",
+            split="train",
+            labels={"engagement": number % 4},
+            features={"number": np.array([number], dtype=np.float32)},
+        )
+        for number in range(31)
+    )
+    listing = Listing(dataset="numbers", label_names={"engagement": ENGAGEMENT_LEVELS}, clips=clips)
+    folder = tmp_path_factory.mktemp("numbers")
+    return folder, build_shards(listing, folder, preprocess=PreprocessConfig(), clips_per_shard=4, num_workers=1)
+
+
+def ids_of_all_ranks(
+    shards: ShardSet, stream: DrawStream, *, world_size: int, microbatch: int, threads: int, steps: range
+) -> list[str]:
+    """The clip ids of global batches `steps`, as the ranks of a whole world read them, in the order of the ranks."""
+    options = {"inputs": ("number",), "microbatch": microbatch, "world_size": world_size, "num_threads": threads}
+    start = steps.start * stream.global_batch
+    ranks = [training_batches(shards, stream, rank=rank, start=start, **options) for rank in range(world_size)]  # type: ignore[arg-type]
+    found: list[str] = []
+    for _ in range(len(steps) * stream.global_batch // (world_size * microbatch)):
+        for batches in ranks:
+            batch = next(batches)
+            assert len(batch.clip_ids) == microbatch
+            assert [f"c{int(value)}" for value in batch.inputs.features["number"][:, 0]] == list(batch.clip_ids)
+            found += batch.clip_ids
+    for batches in ranks:
+        batches.close()
+    return found
+
+
+@given(
+    sampler=st.sampled_from(["shuffled", "class_complete", "windowed"]),
+    seed=st.integers(0, 1000),
+    worlds=st.tuples(*[st.sampled_from([1, 2, 3, 5, 8])] * 2),
+    parts=st.tuples(*[st.sampled_from([4, 5, 120])] * 2),
+    threads=st.integers(1, 3),
+    killed_at=st.integers(0, 3),
+)
+@settings(deadline=None, max_examples=40)
+def test_workers_killed_anywhere_and_replaced_by_others_read_the_same_batches(  # type: ignore[no-untyped-def]
+    number_shards, sampler, seed, worlds, parts, threads, killed_at
+) -> None:
+    """The loader itself, id for id what one uninterrupted process reads, for world sizes, microbatches and threads."""
+    with ShardSet(number_shards[0], splits=("train",), target=ENGAGEMENT) as shards:
+        stream = DrawStream(shards.view.levels_N, seed, sampler, 120, shards.shard_starts, 2)
+        read: list[str] = []
+        for world_size, part, steps in zip(worlds, parts, (range(killed_at), range(killed_at, 3)), strict=True):
+            microbatch = math.gcd(120 // world_size, part)
+            read += ids_of_all_ranks(shards, stream, world_size=world_size, microbatch=microbatch, threads=threads, steps=steps)
+        assert read == [f"c{index}" for index in stream.draws(0, 3 * 120)[0]]
 
 
 def test_resuming_in_the_middle_with_another_world_size_goes_on_exactly(simulated_shards: Shards) -> None:

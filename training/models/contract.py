@@ -3,7 +3,7 @@
 Letters: B clips, K levels, E embedding width.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -22,15 +22,20 @@ class ModelOutput(NamedTuple):
 
 
 class EngagementModel(nn.Module):
-    """Base of the registry's models. `settings_type` names the fields a recipe may set; `inputs` what it reads of a sample."""
+    """Base of the registry's models. `settings_type` names the fields a recipe may set."""
 
     settings_type: ClassVar[type[Settings]]
-    inputs: tuple[str, ...] = (FRAMES,)
+
+    @staticmethod
+    def inputs_of(settings: Any) -> tuple[str, ...]:
+        """What a model of these settings reads of a sample: `frames`, or features by name."""
+        return (FRAMES,)
 
     def __init__(self, settings: Settings, num_levels: int) -> None:
         super().__init__()
         self.settings = settings
         self.num_levels = num_levels
+        self.inputs = self.inputs_of(settings)
 
     def forward(self, inputs: ClipInputs) -> ModelOutput:
         raise AssertionError(f"{type(self).__name__} does not define forward")

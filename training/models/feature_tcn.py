@@ -39,9 +39,12 @@ class FeatureTcn(EngagementModel):
 
     settings_type: ClassVar[type[Settings]] = FeatureTcnSettings
 
+    @staticmethod
+    def inputs_of(settings: FeatureTcnSettings) -> tuple[str, ...]:
+        return (settings.feature,)
+
     def __init__(self, settings: FeatureTcnSettings, num_levels: int) -> None:
         super().__init__(settings, num_levels)
-        self.inputs = (settings.feature,)
         self.width = settings.width
         self.norm = nn.BatchNorm1d(settings.width)
         self.tcn = TemporalConvNet(settings.width, settings.hidden, settings.levels, settings.kernel, settings.dropout)
