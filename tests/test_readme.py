@@ -70,10 +70,11 @@ def test_your_own_clips_from_clips_to_a_score(simulated_folder: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_engagewild_from_its_arrays_through_a_bucket_to_a_model(real_data: Path, tmp_path: Path) -> None:
-    section = README.split("EngageWild from its arrays")[1]
+def test_daisee_and_engagewild_through_a_bucket_to_a_model(real_data: Path, tmp_path: Path) -> None:
+    section = README.split("DAiSEE and EngageWild through an S3 bucket")[1]
     commands = section.split("```sh\n")[1].split("```")[0]
     (tmp_path / "EngageWild").symlink_to(real_data / "engagewild")
+    (tmp_path / "DAiSEE").symlink_to(real_data)
     (tmp_path / "infra").symlink_to(ROOT / "infra")
     base = free_base_port()
     result = subprocess.run(
@@ -96,10 +97,12 @@ def test_engagewild_from_its_arrays_through_a_bucket_to_a_model(real_data: Path,
     try:
         assert result.returncode == 0, result.stdout + result.stderr
         assert "146 │" in result.stdout
-        assert "0 leaks, 0 warnings" in result.stdout
+        assert "left out, labelled in TrainLabels.csv line N, but no video of that name is there: 5,358" in result.stdout
+        assert "0 leaks, " in result.stdout
+        assert "s3://rapt/daisee-shards: 1 shard," in result.stdout
         assert "s3://rapt/ew-shards: whole, 7 shards" in result.stdout
         assert "registered as engagement version 1" in result.stdout
-        assert (tmp_path / "ew-shards.html").stat().st_size > 100_000
+        assert "5100462069" in (tmp_path / "daisee-shards.html").read_text()
         fetched = [path for path in (tmp_path / ".rapt" / "cache").iterdir() if not path.name.startswith(".")]
         assert len(fetched) == 7  # the cache was cold: everything that was trained and validated on came from the bucket
     finally:
