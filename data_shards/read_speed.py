@@ -1,11 +1,14 @@
 """How fast a set of shards is read on this machine: as bytes, as decoded batches, and until the first batch is there."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
-from data_shards.loader import training_batches
+from data_shards.errors import ConfigError
+from data_shards.loader import Batch, training_batches
+from data_shards.manifest import Manifest, read_manifest
 from data_shards.order import DrawStream
 from data_shards.reader import ShardSet, Target
 from data_shards.sample import FRAMES
@@ -38,38 +41,42 @@ def measure_read_speed(
     cache: CacheSettings | None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ReadSpeed:
-    """Read samples of `split` in training's shuffled order for about `seconds` each as they are stored and decoded."""
+    """Read samples of `split` in training's shuffled order for about `seconds` each as they are stored and decoded.
+
+    ConfigError where the set holds nothing of which batches can be made.
+    """
     begun_s = time.perf_counter()
-    shards = ShardSet(uri, splits=(split,), cache_settings=cache)
+    manifest = read_manifest(uri)
     open_s = time.perf_counter() - begun_s
-    label = next(iter(shards.manifest.label_names))
-    shards = ShardSet(uri, splits=(split,), target=Target(label), manifest=shards.manifest, cache_settings=cache)
-    stream = DrawStream(shards.view.levels_N, 0, "shuffled", 8)
-    inputs = ((FRAMES,) if shards.manifest.preprocess else ()) + tuple(
-        name for name, shape in shards.manifest.features.items() if all(shape)
-    )
-    batches = training_batches(
-        shards, stream, inputs=inputs, microbatch=8, rank=0, world_size=1, start=0, num_threads=num_threads
-    )
-    next(batches)
-    first_batch_s = time.perf_counter() - begun_s
-    progress(1, 3)
+    inputs = _inputs(uri, manifest)
+    target = Target(next(iter(manifest.label_names)))
+    with closing(ShardSet(uri, splits=(split,), target=target, manifest=manifest, cache_settings=cache)) as shards:
+        stream = DrawStream(shards.view.levels_N, 0, "shuffled", 8)
 
-    read, size, begun_s = 0, 0, time.perf_counter()
-    while time.perf_counter() - begun_s < seconds:
-        for number in stream.draws(read, 64)[0].tolist():
-            size += sum(map(len, shards.read_members(number).values()))
-        read += 64
-    stored_s = time.perf_counter() - begun_s
-    progress(2, 3)
+        def batches() -> Generator[Batch]:
+            return training_batches(
+                shards, stream, inputs=inputs, microbatch=8, rank=0, world_size=1, start=0, num_threads=num_threads
+            )
 
-    decoded, begun_s = 0, time.perf_counter()
-    while time.perf_counter() - begun_s < seconds:
-        decoded += sum(len(batch.clip_ids) for batch in islice(batches, 2))
-    decoded_s = time.perf_counter() - begun_s
-    batches.close()
-    shards.close()
-    progress(3, 3)
+        with closing(batches()) as first:
+            next(first)
+        first_batch_s = time.perf_counter() - begun_s
+        progress(1, 3)
+
+        read, size, begun_s = 0, 0, time.perf_counter()
+        while time.perf_counter() - begun_s < seconds:
+            for number in stream.draws(read, 64)[0].tolist():
+                size += sum(map(len, shards.read_members(number).values()))
+            read += 64
+        stored_s = time.perf_counter() - begun_s
+        progress(2, 3)
+
+        decoded, begun_s = 0, time.perf_counter()
+        with closing(batches()) as fresh:  # of which nothing was decoded ahead before the clock started
+            while time.perf_counter() - begun_s < seconds:
+                decoded += sum(len(batch.clip_ids) for batch in islice(fresh, 2))
+            decoded_s = time.perf_counter() - begun_s
+        progress(3, 3)
     return ReadSpeed(
         uri=str(uri),
         split=split,
@@ -81,3 +88,15 @@ def measure_read_speed(
         stored_bytes_per_s=size / stored_s,
         decoded_samples_per_s=decoded / decoded_s,
     )
+
+
+def _inputs(uri: str | Path, manifest: Manifest) -> tuple[str, ...]:
+    """All that a batch can hold: frames, and features of one length."""
+    features = [name for name, shape in manifest.features.items() if all(shape)]
+    inputs = (*([FRAMES] if manifest.preprocess else []), *features)
+    if not inputs:
+        raise ConfigError(
+            f"{uri}: has no frames, and the length of its features ({', '.join(manifest.features)}) differs from clip to clip: "
+            "no batch can be made; build it with features of one length"
+        )
+    return inputs

@@ -19,7 +19,7 @@ from data_shards.preprocess import PreprocessConfig, preprocess
 from data_shards.sample import Sample, sample_key
 from data_shards.store import Store, published
 
-__all__ = ["ShardPlan", "common_shape", "finished_index", "write_shard"]
+__all__ = ["ShardPlan", "common_shape", "finished_index", "member_places", "write_shard"]
 
 _CRASHED = "crashed the decoder; re-encode it"
 
@@ -103,7 +103,7 @@ def write_shard(store: Store, plan: ShardPlan, *, on_clip: Callable[[str], None]
         with tar_path.open("wb") as file, webdataset.TarWriter(file, **tar_options) as writer:
             for key, sample in samples:
                 writer.write({"__key__": key, **sample.members()})
-        places = _member_places(tar_path)
+        places = member_places(tar_path)
         with tar_path.open("rb") as written:
             digest = hashlib.file_digest(written, "sha256").hexdigest()
         size_bytes = tar_path.stat().st_size
@@ -147,7 +147,7 @@ def _indexed(key: str, sample: Sample, places: dict[str, tuple[int, int]]) -> In
     )
 
 
-def _member_places(tar_path: Path) -> dict[str, tuple[int, int]]:
+def member_places(tar_path: Path) -> dict[str, tuple[int, int]]:
     """Member name to (offset, size) of its bytes in the tar."""
     with tarfile.open(tar_path, mode="r:") as tar:
         return {member.name: (member.offset_data, member.size) for member in tar}

@@ -1,24 +1,28 @@
-"""Check a set of shards against its manifest: every file's sha256, every frame and feature readable by its index."""
+"""Check a set of shards against its manifest: every file's sha256, every member's place, every label, frame and feature."""
 
-import hashlib
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data_shards.errors import ShardError
-from data_shards.manifest import Manifest, ShardEntry, index_name, read_manifest
-from data_shards.reader import ShardSet
-from data_shards.store import LocalStore, Store, open_store
+from data_shards.listing import NO_LEVEL
+from data_shards.manifest import IndexedSample, Manifest, ShardEntry, ShardIndex, read_index, read_manifest
+from data_shards.sample import Sample
+from data_shards.shard_writer import member_places
+from data_shards.store import Store, file_sha256, open_store
 
 __all__ = ["verify_shards"]
+
+Places = dict[str, tuple[int, int]]
 
 
 def verify_shards(
     uri: str | Path, *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[Manifest, list[str]]:
-    """(manifest, findings): one sentence for each damaged file or sample, none where the set is whole.
+    """(manifest, findings): one sentence for each damaged file, and for each sample of a whole file that is not as it should
+    be; none where the set is whole.
 
     uri: a folder, or s3://bucket/prefix, whose shards are fetched one at a time and not kept.
     """
@@ -27,56 +31,77 @@ def verify_shards(
     findings: list[str] = []
     for number, entry in enumerate(manifest.shards):
         progress(number, len(manifest.shards))
-        with _on_this_machine(store, entry) as folder:
-            findings += _tar_findings(folder / entry.name, entry)
-            findings += _sample_findings(folder, manifest, entry)
+        with _on_this_machine(store, entry.name) as path:
+            findings += _shard_findings(store, entry, path)
     progress(len(manifest.shards), len(manifest.shards))
-    return manifest, list(dict.fromkeys(findings))
+    return manifest, findings
 
 
 @contextmanager
-def _on_this_machine(store: Store, entry: ShardEntry) -> Iterator[Path]:
-    """A folder that holds the shard and its index, as far as they are there."""
-    if isinstance(store, LocalStore):
-        yield store.folder
+def _on_this_machine(store: Store, name: str) -> Iterator[Path]:
+    """Where the shard lies, or its copy; nothing lies there where the store has none."""
+    here = store.local_path(name)
+    if here is not None:
+        yield here
         return
     with tempfile.TemporaryDirectory(prefix="rapt-verify-") as folder:
-        for name in (entry.name, index_name(entry.name)):
-            try:
-                store.fetch(name, Path(folder) / name)
-            except FileNotFoundError:
-                continue  # found missing below
-        yield Path(folder)
+        with suppress(FileNotFoundError):  # found missing below
+            store.fetch(name, Path(folder) / name)
+        yield Path(folder) / name
 
 
-def _sample_findings(folder: Path, manifest: Manifest, entry: ShardEntry) -> list[str]:
-    alone = manifest.model_copy(update={"shards": (entry,)})
-    shards = ShardSet(folder, splits=(entry.split,), manifest=alone)
-    findings = []
-    for number in range(len(shards)):
-        try:
-            sample = shards.read(number)
-            if sample.has_frames:
-                sample.decode_frames()
-        except ShardError as error:
-            findings.append(str(error))
-    shards.close()
-    return findings
-
-
-def _tar_findings(path: Path, entry: ShardEntry) -> list[str]:
+def _shard_findings(store: Store, entry: ShardEntry, path: Path) -> list[str]:
+    place = f"{store.uri}/{entry.name}"
+    findings: list[str] = []
+    index: ShardIndex | None = None
+    places: Places | None = None
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        with tarfile.open(path, mode="r:") as tar:
-            keys = {member.name.split(".", 1)[0] for member in tar}
-    except FileNotFoundError:
-        return [f"{path}: missing; run the same `rapt shards build` again"]
-    except (tarfile.TarError, OSError) as error:
-        return [f"{path}: not a readable tar ({error}); delete it and run the same `rapt shards build` again"]
-    findings = []
-    if digest != entry.sha256:
-        findings.append(f"{path}: its sha256 is not the manifest's; delete it and run the same `rapt shards build` again")
-    if len(keys) != entry.num_samples:
-        findings.append(f"{path}: holds {len(keys)} samples, the manifest says {entry.num_samples}; build it again")
+        index = read_index(store, entry)
+    except ShardError as error:
+        findings.append(str(error))
+    try:
+        places = _places(path, entry, place)
+    except ShardError as error:
+        findings.append(str(error))
+    if index is None or places is None:
+        return findings
+    if places != {f"{s.key}.{extension}": own for s in index.samples for extension, own in s.members.items()}:
+        return [f"{place}: its members do not lie where its index says; build it again"]
+    with path.open("rb") as file:
+        for number, indexed in enumerate(index.samples):
+            members = {}
+            for extension, (offset, size) in indexed.members.items():
+                file.seek(offset)
+                members[extension] = file.read(size)
+            try:
+                _check_sample(entry, number, indexed, members)
+            except ShardError as error:
+                findings.append(f"{place}: {error}")
     return findings
+
+
+def _places(path: Path, entry: ShardEntry, place: str) -> Places:
+    """Where each member lies in the tar. ShardError where the tar is not the one that the manifest names."""
+    try:
+        if file_sha256(path) != entry.sha256:
+            raise ShardError(f"{place}: its sha256 is not the manifest's; delete it and run the same `rapt shards build` again")
+        return member_places(path)
+    except FileNotFoundError:
+        raise ShardError(f"{place}: missing; run the same `rapt shards build` again") from None
+    except (tarfile.TarError, OSError) as error:
+        raise ShardError(f"{place}: not a readable tar ({error}); delete it and run the same `rapt shards build` again") from None
+
+
+def _check_sample(entry: ShardEntry, number: int, indexed: IndexedSample, members: dict[str, bytes]) -> None:
+    """ShardError where the sample cannot be read, or is not the one that manifest and index speak of."""
+    if "json" not in members:
+        raise ShardError(f"sample {number}: has no record of its labels; build the shard again")
+    sample = Sample.from_members(members, origin=f"sample {number}")
+    meta = sample.meta
+    if any(indexed.labels.get(name, NO_LEVEL) != levels[number] for name, levels in entry.labels.items()):
+        raise ShardError(f"clip {indexed.clip_id}: manifest and index do not agree on its labels; build the set again")
+    known = (indexed.clip_id, indexed.subject, indexed.session, indexed.labels, entry.split)
+    if known != (meta.clip_id, meta.subject, meta.session, meta.labels, meta.split):
+        raise ShardError(f"clip {indexed.clip_id}: index and stored record do not agree on it; build the shard again")
+    if sample.has_frames:
+        sample.decode_frames()

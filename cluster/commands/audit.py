@@ -24,7 +24,7 @@ __all__ = ["audit"]
 @click.option("--frames", default=12, type=click.IntRange(1, 64), help="Frames of a clip that are compared.")
 @click.option("--max-distance", default=4, type=click.IntRange(0, 32), help="Bits of 64 by which frames of one scene differ.")
 @cache_option
-@click.option("--strict", is_flag=True, help="Exit non-zero where something leaks from one split into another.")
+@click.option("--strict", is_flag=True, help="Exit non-zero on any finding, a leak or a warning.")
 @click.option("--json", "as_json", is_flag=True, help="Print the audit as one JSON object.")
 def audit(
     uri: str,
@@ -71,10 +71,12 @@ def audit(
         click.echo(found.model_dump_json())
     else:
         _show(found)
-    if strict and found.num_leaks:
-        first = next(finding for finding in found.findings if finding.severity == "leak")
-        more = f" and {found.num_leaks - 1} more findings" if found.num_leaks > 1 else ""
-        raise DataError(f"{uri}: held-out figures would be too good ({first.sentence}{more}); split the clips anew by person")
+    if strict and found.findings:
+        first = min(found.findings, key=lambda finding: finding.severity != "leak")
+        more = f" and {len(found.findings) - 1} more findings" if len(found.findings) > 1 else ""
+        if found.num_leaks:
+            raise DataError(f"{uri}: held-out figures would be too good ({first.sentence}{more}); split the clips anew by person")
+        raise DataError(f"{uri}: not without fault ({first.sentence}{more}); mend the set, or audit it without --strict")
 
 
 def _audit_of_labels(uri: str, dataset: str) -> "Audit":
@@ -126,7 +128,7 @@ def _show(audit: "Audit") -> None:
         console.print(f"{finding.severity}: {finding.sentence}", style="bold red" if finding.severity == "leak" else "yellow")
         for example in finding.examples[:3]:
             console.print(f"    {example}")
-        if finding.count > 3:
+        if finding.examples and finding.count > 3:
             console.print(f"    and {finding.count - 3:,} more (--json lists {len(finding.examples)})")
     leaks, warnings = counted(audit.num_leaks, "leak"), counted(len(audit.findings) - audit.num_leaks, "warning")
     console.print(f"{leaks}, {warnings}", style="bold")

@@ -1,6 +1,7 @@
 """A Finding: one fault of a dataset in one sentence, with how often it is there and the first cases of it."""
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Literal
 
 from data_shards.schema import Stored
@@ -23,10 +24,17 @@ class Finding(Stored):
     examples: tuple[str, ...]
 
 
-def finding(kind: str, severity: Literal["leak", "warning"], sentence: str, cases: Iterable[str]) -> list[Finding]:
-    """The cases as one finding, their number at the end of its sentence; none where there is no case."""
-    found = tuple(cases)
-    if not found:
+def finding(
+    kind: str, severity: Literal["leak", "warning"], sentence: str, cases: Iterable[str], *, count: int | None = None
+) -> list[Finding]:
+    """The cases as one finding, their number at the end of its sentence; none where there is no case.
+
+    count: how many cases there are, where they are too many to be put in words: only the first are then asked for.
+    """
+    if count is None:
+        cases = tuple(cases)
+        count = len(cases)
+    if not count:
         return []
-    text = f"{sentence}: {len(found):,}"
-    return [Finding(kind=kind, severity=severity, sentence=text, count=len(found), examples=found[:MAX_EXAMPLES])]
+    examples = tuple(islice(cases, MAX_EXAMPLES))
+    return [Finding(kind=kind, severity=severity, sentence=f"{sentence}: {count:,}", count=count, examples=examples)]

@@ -14,7 +14,7 @@ from data_shards.audit.records import AuditedClip
 
 __all__ = ["ClosePair", "Comparison", "compare", "conflict_of"]
 
-_MAX_PAIRS = 200_000  # kept for a look at their movement; all are counted
+_MAX_PAIRS = 200_000  # kept across splits, and as many within them, for a look at their movement; all are counted
 _TRAIN = "train"
 
 
@@ -32,12 +32,14 @@ class ClosePair:
 class Comparison:
     """pairs: those in two splits or of different labels, the former first, then by distance; num_pairs counts them all.
 
+    Of each of the two kinds the first 200,000 met are kept; num_across_dropped: pairs in two splits beyond these.
     nearest: clip to the training clip nearest to it, itself excluded. nearest_stranger: the same among the clips of
     other people. Both hold clips with hashes only.
     """
 
     pairs: tuple[ClosePair, ...]
     num_pairs: int
+    num_across_dropped: int
     nearest: dict[int, int]
     nearest_stranger: dict[int, int]
 
@@ -48,27 +50,29 @@ def compare(
     """Compare all clips that have hashes. Time grows with the square of their number, memory does not."""
     own = [(number, clip.hashes_2K) for number, clip in enumerate(clips) if clip.hashes_2K is not None]
     if len(own) < 2:
-        return Comparison((), 0, {}, {})
-    chosen = [clips[number] for number, _ in own]
-    table = _Table(chosen)
-    pairs: list[ClosePair] = []
-    num_pairs = 0
+        return Comparison((), 0, 0, {}, {})
+    numbers = [number for number, _ in own]
+    table = _Table([clips[number] for number in numbers])
+    across, within = _Pairs(), _Pairs()
     nearest, stranger = _Nearest(len(own)), _Nearest(len(own))
     for block in distance_blocks(np.stack([hashes for _, hashes in own])):
         progress(min(block.rows.stop, len(own)), len(own))
-        close = np.argwhere((block.half_NM <= max_distance) & table.is_telling(block))
-        num_pairs += len(close)
-        for i, j in close[: max(0, _MAX_PAIRS - len(pairs))].tolist():
-            a, b = own[block.rows.start + i][0], own[block.columns.start + j][0]
-            pairs.append(ClosePair(a, b, int(block.half_NM[i, j]), bool(block.mirrored_NM[i, j])))
+        close_NM = (block.half_NM <= max_distance) & table.is_first(block)
+        across_NM = table.is_across(block)
+        across.add(block, close_NM & across_NM, numbers)
+        within.add(block, close_NM & ~across_NM & table.is_contradicting(block), numbers)
         for rows, columns, mean_NM in _both_ways(block):
             allowed = table.is_training[columns][None, :] & (table.numbers[rows, None] != table.numbers[None, columns])
             nearest.update(rows, columns, mean_NM, allowed)
             stranger.update(rows, columns, mean_NM, allowed & (table.people[rows, None] != table.people[None, columns]))
     progress(len(own), len(own))
-    pairs.sort(key=lambda pair: (clips[pair.a].split == clips[pair.b].split, pair.distance, pair.a, pair.b))
-    numbers = [number for number, _ in own]
-    return Comparison(tuple(pairs), num_pairs, nearest.found(numbers), stranger.found(numbers))
+    return Comparison(
+        pairs=(*across.nearest_first(), *within.nearest_first()),
+        num_pairs=across.num_met + within.num_met,
+        num_across_dropped=across.num_met - len(across.kept),
+        nearest=nearest.found(numbers),
+        nearest_stranger=stranger.found(numbers),
+    )
 
 
 def conflict_of(a: AuditedClip, b: AuditedClip) -> str:
@@ -88,15 +92,41 @@ class _Table:
         self.is_training = np.array([clip.split == _TRAIN for clip in clips])
         self.labels_LN = np.array([[clip.labels.get(name, -1) for clip in clips] for name in label_names], dtype=np.int16)
 
-    def is_telling(self, block: DistanceBlock) -> npt.NDArray[np.bool_]:
-        """telling_NM: pairs that matter where they look alike, each once: of two splits, or of different labels."""
-        rows, columns = block.rows, block.columns
-        telling = self.splits[rows, None] != self.splits[None, columns]
+    def is_first(self, block: DistanceBlock) -> npt.NDArray[np.bool_]:
+        """first_NM: each pair of two clips once."""
+        first: npt.NDArray[np.bool_] = self.numbers[block.rows, None] < self.numbers[None, block.columns]
+        return first
+
+    def is_across(self, block: DistanceBlock) -> npt.NDArray[np.bool_]:
+        """across_NM: pairs of two splits."""
+        across: npt.NDArray[np.bool_] = self.splits[block.rows, None] != self.splits[None, block.columns]
+        return across
+
+    def is_contradicting(self, block: DistanceBlock) -> npt.NDArray[np.bool_]:
+        """contradicting_NM: pairs of which a label that both have differs."""
+        contradicting = np.zeros(block.half_NM.shape, dtype=np.bool_)
         for levels_N in self.labels_LN:
-            a, b = levels_N[rows, None], levels_N[None, columns]
-            telling |= (a != b) & (np.minimum(a, b) >= 0)
-        once: npt.NDArray[np.bool_] = telling & (self.numbers[rows, None] < self.numbers[None, columns])
-        return once
+            a, b = levels_N[block.rows, None], levels_N[None, block.columns]
+            contradicting |= (a != b) & (np.minimum(a, b) >= 0)
+        return contradicting
+
+
+class _Pairs:
+    """Pairs of one kind: the first _MAX_PAIRS met are kept, all are counted."""
+
+    def __init__(self) -> None:
+        self.kept: list[ClosePair] = []
+        self.num_met = 0
+
+    def add(self, block: DistanceBlock, chosen_NM: npt.NDArray[np.bool_], numbers: Sequence[int]) -> None:
+        met = np.argwhere(chosen_NM)
+        self.num_met += len(met)
+        for i, j in met[: _MAX_PAIRS - len(self.kept)].tolist():
+            a, b = numbers[block.rows.start + i], numbers[block.columns.start + j]
+            self.kept.append(ClosePair(a, b, int(block.half_NM[i, j]), bool(block.mirrored_NM[i, j])))
+
+    def nearest_first(self) -> list[ClosePair]:
+        return sorted(self.kept, key=lambda pair: (pair.distance, pair.a, pair.b))
 
 
 class _Nearest:

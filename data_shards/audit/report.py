@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, computed_field
 
 from data_shards.audit.ceiling import IdentityCeiling, identity_ceiling
-from data_shards.audit.duplicates import JudgedPair, duplicate_findings, exact_pairs, judge_pairs
+from data_shards.audit.duplicates import JudgedPair, duplicate_findings, judge_pairs
 from data_shards.audit.faces import clips_without_face, face_detector
 from data_shards.audit.findings import Finding, finding
 from data_shards.audit.histograms import LabelHistogram, histograms, missing_classes
@@ -55,6 +56,8 @@ class Audit(Stored):
     ceilings: label to how much of it identity alone predicts. digest: of the shards' manifest, "" for labels alone.
     """
 
+    model_config = ConfigDict(extra="ignore")  # num_leaks is written, but follows from the findings when it is read
+
     dataset: str
     source: str
     digest: str
@@ -69,6 +72,7 @@ class Audit(Stored):
     label_entries: dict[str, int]
     settings: AuditSettings
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def num_leaks(self) -> int:
         """Findings of severity leak."""
@@ -116,19 +120,19 @@ def audit_shards(
     """
     settings = settings or AuditSettings()
     manifest = read_manifest(uri)
-    shards = ShardSet(uri, splits=tuple(manifest.splits), manifest=manifest, cache_settings=cache_settings)
-    with face_detector(face_model) as has_face:
-        clips = clips_of_shards(
-            shards, frames_per_clip=settings.frames_per_clip, has_face=has_face, progress=progress("read clips")
+    with closing(ShardSet(uri, splits=tuple(manifest.splits), manifest=manifest, cache_settings=cache_settings)) as shards:
+        with face_detector(face_model) as has_face:
+            clips = clips_of_shards(
+                shards, frames_per_clip=settings.frames_per_clip, has_face=has_face, progress=progress("read clips")
+            )
+        comparison = compare(clips, max_distance=settings.max_distance, progress=progress("compare frames"))
+        judged = judge_pairs(
+            clips,
+            comparison.pairs,
+            _agreement_of(shards, clips),
+            max_compared=settings.max_compared,
+            progress=progress("compare movement"),
         )
-    comparison = compare(clips, max_distance=settings.max_distance, progress=progress("compare frames"))
-    judged = judge_pairs(
-        clips,
-        comparison.pairs,
-        _agreement_of(shards, clips),
-        max_compared=settings.max_compared,
-        progress=progress("compare movement"),
-    )
     left_out = group_rejects(read_rejects(uri))
     classes = histograms(clips, manifest.label_names)
     return Audit(
@@ -147,7 +151,8 @@ def audit_shards(
         },
         findings=(
             *_label_findings(clips, classes),
-            *duplicate_findings(clips, exact_pairs(clips), judged, min_agreement=settings.min_agreement),
+            *duplicate_findings(clips, judged, min_agreement=settings.min_agreement),
+            *_dropped_pairs(comparison),
             *clips_without_face(clips),
             *_entry_findings("left out", left_out),
         ),
@@ -180,6 +185,12 @@ def _entry_findings(what: str, entries: Sequence[RejectGroup]) -> list[Finding]:
         for group in entries
         for found in finding("label_entry", "warning", f"{what}, {group.kind}", [entry.clip_id for entry in group.rejects])
     ]
+
+
+def _dropped_pairs(comparison: Comparison) -> list[Finding]:
+    """A finding where so many clips look alike that not all of what may leak is named."""
+    sentence = "pairs of clips in two splits that look alike, too many to be looked at one by one"
+    return finding("too_many_alike", "leak", sentence, (), count=comparison.num_across_dropped)
 
 
 def _frame_checks(clips: Sequence[AuditedClip], comparison: Comparison, judged: Sequence[JudgedPair]) -> dict[str, str]:

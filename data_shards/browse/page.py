@@ -3,8 +3,8 @@
 import base64
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,12 @@ from data_shards.browse.pick import pick_clips
 from data_shards.browse.pictures import frame_strip, heat_map
 from data_shards.errors import ConfigError
 from data_shards.listing import Reject
-from data_shards.manifest import Manifest, read_manifest
+from data_shards.manifest import Manifest, read_index, read_manifest
 from data_shards.reader import ShardSet
 from data_shards.rejects import group_rejects, read_rejects
 from data_shards.sample import Sample, SampleMeta
 from data_shards.shard_cache import CacheSettings
+from data_shards.store import open_store
 
 __all__ = ["Card", "ContactSheet", "Picture", "render_page", "write_contact_sheet"]
 
@@ -75,25 +76,23 @@ def write_contact_sheet(
     label: the label that clips are spread by, or NAME=LEVEL for clips of that level alone. Fewer than num_clips are
     shown where their pictures would take more than 16 MB. Raises ConfigError on a split, label or level that is not there.
     """
-    manifest = read_manifest(uri)
+    store = open_store(uri)
+    manifest = read_manifest(store)
     splits = (split,) if split else tuple(manifest.splits)
-    shards = ShardSet(uri, splits=splits, manifest=manifest, cache_settings=cache_settings)
     name, level = _label_of(manifest, label)
-
-    @cache
-    def subject_of(number: int) -> str:
-        return shards.read(number).meta.subject
-
-    numbers = pick_clips(manifest, splits=shards.splits, label=name, level=level, num_clips=num_clips, subject_of=subject_of)
     cards: dict[int, Card] = {}
     size_bytes = 0
-    for done, number in enumerate(numbers):
-        progress(done, len(numbers))
-        card = _card(manifest, name, shards, number)
-        size_bytes += sum(len(picture.uri) for picture in card.pictures)
-        if size_bytes > _MAX_PICTURE_BYTES:
-            break
-        cards[number] = card
+    with closing(ShardSet(uri, splits=splits, manifest=manifest, cache_settings=cache_settings)) as shards:
+        entries = [entry for entry in manifest.shards if entry.split in splits]
+        subjects = [sample.subject for entry in entries for sample in read_index(store, entry).samples]
+        numbers = pick_clips(manifest, splits=splits, label=name, level=level, num_clips=num_clips, subjects=subjects)
+        for done, number in enumerate(numbers):
+            progress(done, len(numbers))
+            card = _card(manifest, name, shards, number)
+            size_bytes += sum(len(picture.uri) for picture in card.pictures)
+            if size_bytes > _MAX_PICTURE_BYTES:
+                break
+            cards[number] = card
     progress(len(numbers), len(numbers))
     shown = [cards[number] for number in sorted(cards)]
     content = render_page(manifest, label=name, cards=shown, rejects=read_rejects(uri)).encode(errors="backslashreplace")

@@ -1,14 +1,14 @@
 """Which clips of a set are shown: spread over splits, levels and people, the same on every call."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 
 from data_shards.manifest import Manifest
 
 __all__ = ["pick_clips"]
 
-_CANDIDATES_A_CLIP = 4  # a person is known only once a sample is read, so more are read than shown
+_CANDIDATES_A_CLIP = 4  # of which those are shown that are of different people
 
 
 def pick_clips(
@@ -18,11 +18,11 @@ def pick_clips(
     label: str,
     level: int | None,
     num_clips: int,
-    subject_of: Callable[[int], str],
+    subjects: Sequence[str],
 ) -> list[int]:
     """Numbers in ShardSet(splits=splits): in turn a clip of each split and level of `label`, and there of each person.
 
-    level: clips of this level alone. subject_of: who is in a clip; asked of a few times num_clips candidates at most,
+    level: clips of this level alone. subjects: who is in each clip. The choice is among a few times num_clips candidates,
     which lie evenly over each split and level.
     """
     cells: dict[tuple[str, int], list[int]] = defaultdict(list)
@@ -33,7 +33,7 @@ def pick_clips(
     if not cells:
         return []
     most = -(-_CANDIDATES_A_CLIP * num_clips // len(cells))
-    by_person = [_in_turn_by_person(_evenly(numbers, most), subject_of) for _, numbers in sorted(cells.items())]
+    by_person = [_in_turn_by_person(_evenly(numbers, most), subjects) for _, numbers in sorted(cells.items())]
     return list(_in_turn(by_person))[:num_clips]
 
 
@@ -43,10 +43,10 @@ def _evenly(numbers: Sequence[int], most: int) -> list[int]:
     return [numbers[(2 * place + 1) * len(numbers) // (2 * most)] for place in range(most)]
 
 
-def _in_turn_by_person(numbers: Iterable[int], subject_of: Callable[[int], str]) -> list[int]:
+def _in_turn_by_person(numbers: Iterable[int], subjects: Sequence[str]) -> list[int]:
     people: dict[str, list[int]] = defaultdict(list)
     for number in numbers:
-        people[subject_of(number)].append(number)
+        people[subjects[number]].append(number)
     return list(_in_turn(list(people.values())))
 
 

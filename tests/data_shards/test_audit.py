@@ -441,16 +441,35 @@ def test_the_command_prints_tables_and_json(simulated_shards: tuple[Path, Manife
     assert json.loads(printed.stdout)["ceilings"]["engagement"]["held_out_person"] is None
 
 
-def test_strict_stops_at_a_leak_and_only_then(tmp_path: Path) -> None:
-    rows = ["a.mp4,1,ann,train", "b.mp4,1,ann,test"]
+@pytest.mark.parametrize(
+    ("rows", "shown", "sentence", "num_leaks"),
+    [
+        (
+            ["a.mp4,1,ann,train", "b.mp4,1,ann,test"],
+            "leak: people with clips in more than one split: 1",
+            r"too good \(people with clips in more than one split: 1\)",
+            1,
+        ),
+        (
+            ["a.mp4,1,ann,train", "b.mp4,2,ann,train", "c.mp4,1,bob,test"],
+            "warning: levels of a label that a split has no clip of: 1",
+            r"not without fault \(levels of a label that a split has no clip of: 1\)",
+            0,
+        ),
+    ],
+)
+def test_strict_stops_at_any_finding(tmp_path: Path, rows: list[str], shown: str, sentence: str, num_leaks: int) -> None:
     for row in rows:
         (tmp_path / row.split(",")[0]).touch()
     (tmp_path / "labels.csv").write_text("\n".join(["clip,label,subject,split", *rows]) + "\n")
     arguments = ["shards", "audit", str(tmp_path), "--dataset", "folder"]
     lax = CliRunner().invoke(rapt, arguments, catch_exceptions=False)
     assert lax.exit_code == 0
-    assert "leak: people with clips in more than one split: 1" in lax.stdout
-    with pytest.raises(DataError, match=r"too good \(people with clips in more than one split: 1\)"):
+    assert shown in lax.stdout
+    printed = CliRunner().invoke(rapt, [*arguments, "--json"], catch_exceptions=False)
+    assert json.loads(printed.stdout)["num_leaks"] == num_leaks
+    assert Audit.model_validate_json(printed.stdout).num_leaks == num_leaks
+    with pytest.raises(DataError, match=sentence):
         CliRunner().invoke(rapt, [*arguments, "--strict"], catch_exceptions=False)
 
 
