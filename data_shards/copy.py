@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_shards.claim import claimed
 from data_shards.errors import ShardError
-from data_shards.manifest import Manifest, ShardEntry, index_name, read_manifest
+from data_shards.manifest import Manifest, ShardEntry, index_name, read_index, read_manifest
 from data_shards.store import Store, open_store
 
 __all__ = ["copy_shards"]
@@ -37,7 +37,7 @@ def copy_shards(
         already = len(manifest.shards) - len(missing)
         for number, entry in enumerate(missing):
             progress(already + number, len(manifest.shards))
-            index = _index(origin, entry)
+            index = read_index(origin, entry).to_bytes()
             target.delete(index_name(entry.name))
             with _checked(origin, entry) as path:
                 target.put(path, entry.name)
@@ -64,16 +64,6 @@ def _is_copied(target: Store, there: dict[str, int], entry: ShardEntry, *, check
             return True
     except ShardError:
         return False
-
-
-def _index(origin: Store, entry: ShardEntry) -> bytes:
-    try:
-        content = origin.read(index_name(entry.name))
-    except FileNotFoundError:
-        raise ShardError(f"{origin.uri}/{index_name(entry.name)}: missing; build the set again") from None
-    if hashlib.sha256(content).hexdigest() != entry.index_sha256:
-        raise ShardError(f"{origin.uri}/{index_name(entry.name)}: not the index that the manifest names; build the set again")
-    return content
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Read samples out of shards by their index: no tar library, no process state."""
 
-import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from data_shards.errors import ConfigError, ShardError
 from data_shards.label_views import LabelView, view_labels
 from data_shards.listing import NO_LEVEL
-from data_shards.manifest import Manifest, ShardEntry, ShardIndex, index_name, read_manifest
+from data_shards.manifest import Manifest, ShardEntry, read_index, read_manifest
 from data_shards.open_shards import OpenShards
 from data_shards.sample import FRAMES, Sample, member_of
 from data_shards.shard_cache import CacheSettings
@@ -173,15 +172,7 @@ class ShardSet:
 
     def _read_index(self, shard: int) -> Places:
         """Where the members of a shard's samples lie. As arrays: an index's records take twenty times the room."""
-        entry = self._entries[shard]
-        name = index_name(entry.name)
-        try:
-            content = self._store.read(name)
-        except OSError:
-            raise ShardError(f"{self.uri}/{name}: missing; copy it again, or run the same `rapt shards build` again") from None
-        if hashlib.sha256(content).hexdigest() != entry.index_sha256:
-            raise ShardError(f"{self.uri}/{name}: not the index that the manifest names; copy the set again, or build it again")
-        samples = ShardIndex.from_bytes(content, origin=name).samples
+        samples = read_index(self._store, self._entries[shard]).samples
         places = {extension: np.full((len(samples), 2), -1, dtype=np.int64) for sample in samples for extension in sample.members}
         for row, sample in enumerate(samples):
             for extension, place in sample.members.items():
