@@ -1,4 +1,4 @@
-"""Video file to evenly spread RGB frames, by decord. The only module that opens a video for reading.
+"""Video file to evenly spread RGB frames: by decord, and by PyAV where a container has no index.
 
 Letters: T frames, H height in pixels, W width in pixels, C = 3 RGB channels.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from data_shards.decode_in_order import PickedFrames, decode_in_order
 from data_shards.errors import ClipError
 from data_shards.schema import Stored
 
@@ -37,6 +38,7 @@ _CONTAINERS: tuple[tuple[int, bytes], ...] = (
 
 
 _HEADERS_BYTES = 2**20
+_NO_INDEX = (b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3")
 _TIE_S = 0.001
 _ROTATING_FORMATS = ("mov", "matroska")  # ffmpeg's names of the containers that can say "turn me"
 _RGBA_WIDTHS = frozenset({16, 24, 48, 72})  # decord 0.6.0 gives four channels at these widths and fails: its issues 93, 336
@@ -79,7 +81,7 @@ def decode_clip(
     The clip is cut into `num_frames` equal parts by time and the frame on screen at each centre is taken, so a
     variable frame rate is sampled evenly in seconds; a clip with fewer frames repeats them. `frame_size` maps the
     upright (width, height) to the size to scale to; a few widths come out one pixel wider. Rotation metadata is
-    applied by decord.
+    applied.
     Raises ClipError with the reason: missing, empty, no video, too large, too long, or damaged.
     """
     from decord import DECORDError
@@ -87,41 +89,59 @@ def decode_clip(
     limits = limits or DecodeLimits()
     check_container(path)
     width_px, height_px, may_be_rotated = check_header(path, limits)
-    try:
-        if may_be_rotated:  # only a decoded frame tells which way up it is
-            height_px, width_px = (int(side) for side in _open(path)[0].shape[:2])
-        target_width, target_height = frame_size(width_px, height_px)
-        if target_width in _RGBA_WIDTHS:
-            target_width += 1
-        reader = _open(path, width=target_width, height=target_height)
-        if not 0 < len(reader) <= limits.max_frames:
-            raise ClipError(f"{path.name}: {len(reader)} frames where 1 to {limits.max_frames} can be used")
-        starts = np.asarray(reader.get_frame_timestamp(range(len(reader))), dtype=np.float64)
-        begin, end = float(starts[0, 0]), float(starts[-1, 1])
-        duration_s = end - begin
-        centres = begin + (np.arange(num_frames) + 0.5) * duration_s / num_frames
+
+    def pick(starts_N: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """The frames on screen at the centres of `num_frames` equal parts; starts_N: each one's start, and the end."""
+        centres = starts_N[0] + (np.arange(num_frames) + 0.5) * (starts_N[-1] - starts_N[0]) / num_frames
         # decord's time stamps are float32, and a centre often is a frame's very start: a millisecond settles the tie
-        shown = np.searchsorted(starts[:, 0], centres + _TIE_S, side="right") - 1
-        picked = np.clip(shown, 0, len(reader) - 1)
-        frames = reader.get_batch(picked.tolist()).asnumpy()
+        shown = np.searchsorted(starts_N[:-1], centres + _TIE_S, side="right") - 1
+        return np.clip(shown, 0, len(starts_N) - 2).astype(np.int64)
+
+    try:
+        if has_no_index(path):
+            found = decode_in_order(path, pick=pick, size=frame_size(width_px, height_px), max_frames=limits.max_frames)
+        else:
+            if may_be_rotated:  # only a decoded frame tells which way up it is
+                height_px, width_px = (int(side) for side in _open(path)[0].shape[:2])
+            found = _decode_by_index(path, pick=pick, size=frame_size(width_px, height_px), max_frames=limits.max_frames)
     except (DECORDError, RuntimeError, ValueError, IndexError) as error:
         if _is_encrypted(path):
             raise ClipError(f"{path.name}: protected by a password or a key; hand in the clip without protection") from None
         raise ClipError(f"{path.name}: damaged, cannot be decoded ({_short(error)}); re-encode it") from None
+    starts_N = found.starts_N
     return DecodedClip(
-        frames_THWC=np.ascontiguousarray(frames),
-        times_T=np.round(starts[picked, 0] - begin, 4),
-        fps=round(float(reader.get_avg_fps()), 4),
-        duration_s=round(duration_s, 4),
-        num_frames=len(reader),
+        frames_THWC=np.ascontiguousarray(found.frames_THWC),
+        times_T=np.round(starts_N[found.picked_T] - starts_N[0], 4),
+        fps=round(found.fps, 4),
+        duration_s=round(float(starts_N[-1] - starts_N[0]), 4),
+        num_frames=len(starts_N) - 1,
         source_width_px=width_px,
         source_height_px=height_px,
     )
 
 
+def _decode_by_index(
+    path: Path,
+    *,
+    pick: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.int64]],
+    size: tuple[int, int],
+    max_frames: int,
+) -> PickedFrames:
+    """The same as `decode_in_order`, by decord: only what leads to the picked frames is decoded."""
+    width, height = size
+    reader = _open(path, width=width + 1 if width in _RGBA_WIDTHS else width, height=height)
+    if not 0 < len(reader) <= max_frames:
+        raise ClipError(f"{path.name}: {len(reader)} frames where 1 to {max_frames} can be used")
+    spans_N2 = np.asarray(reader.get_frame_timestamp(range(len(reader))), dtype=np.float64)
+    starts_N = np.append(spans_N2[:, 0], spans_N2[-1, 1])
+    picked_T = pick(starts_N)
+    frames = reader.get_batch(picked_T.tolist()).asnumpy()
+    return PickedFrames(frames, starts_N, picked_T, float(reader.get_avg_fps()))
+
+
 def decoder_versions() -> dict[str, str]:
     """Name to version of the packages that a stored frame's bytes depend on."""
-    return {name: version(name) for name in ("decord", "pillow")}
+    return {name: version(name) for name in ("av", "decord", "pillow")}
 
 
 def load_decoder() -> None:
@@ -181,6 +201,13 @@ def _open(path: Path, *, width: int = -1, height: int = -1):  # type: ignore[no-
         return decord.VideoReader(str(path), width=width, height=height, num_threads=1)
     except (decord.DECORDError, RuntimeError) as error:
         raise ClipError(f"{path.name}: damaged, cannot be decoded ({_short(error)}); re-encode it") from None
+
+
+def has_no_index(path: Path) -> bool:
+    """Whether the container is an MPEG program or transport stream, or bare MPEG video."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    return head[:1] == b"\x47" or head in _NO_INDEX
 
 
 def _is_encrypted(path: Path) -> bool:
