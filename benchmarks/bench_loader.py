@@ -84,8 +84,8 @@ def _compare(title: str, folder: Path, tar: str) -> list[dict[str, object]]:
 
     results = [
         compare(f"{title}, as bytes", ("rapt", ours), ("webdataset", theirs), unit="samples", rounds=31),
-        compare(f"{title}, decoded", ("rapt", ours_decoded), ("bare JPEG loop", bare_decoder), unit="samples"),
-        compare(f"{title}, decoded", ("rapt", ours_decoded), ("webdataset", theirs_decoded), unit="samples"),
+        compare(f"{title}, decoded", ("rapt", ours_decoded), ("bare JPEG loop", bare_decoder), unit="samples", rounds=15),
+        compare(f"{title}, decoded", ("rapt", ours_decoded), ("webdataset", theirs_decoded), unit="samples", rounds=15),
     ]
     shards.close()
     return results

@@ -13,7 +13,7 @@ def _decord(path: str, width: int, height: int, numbers: list[int] | None) -> An
 
     decord.logging.set_level(decord.logging.FATAL)
     reader = decord.VideoReader(path, width=width, height=height, num_threads=1)
-    return reader.get_batch(_picked(len(reader)) if numbers is None else numbers).asnumpy()
+    return reader.get_batch(picked_frames(len(reader)) if numbers is None else numbers).asnumpy()
 
 
 def _pyav(path: str, width: int, height: int, numbers: list[int] | None) -> Any:
@@ -25,7 +25,7 @@ def _pyav(path: str, width: int, height: int, numbers: list[int] | None) -> Any:
         stream.codec_context.thread_count = 1
         if numbers is None:
             with av.open(path) as counted:  # the header's count is missing or wrong in some: packets are counted
-                numbers = _picked(sum(packet.size > 0 for packet in counted.demux(video=0)))
+                numbers = picked_frames(sum(packet.size > 0 for packet in counted.demux(video=0)))
         wanted, frames = set(numbers), {}
         for number, frame in enumerate(container.decode(stream)):
             if number in wanted:
@@ -36,7 +36,7 @@ def _pyav(path: str, width: int, height: int, numbers: list[int] | None) -> Any:
         return np.stack([frames[number] for number in numbers])
 
 
-def _picked(num_frames: int) -> list[int]:
+def picked_frames(num_frames: int) -> list[int]:
     """50 frames at the centres of equal parts."""
     return [int((i + 0.5) * num_frames / 50) for i in range(50)]
 
@@ -57,6 +57,15 @@ def read(decoder: str, path: str, width: int, height: int, save_to: str | None =
     return took
 
 
+def every_frame(path: str, width: int, height: int, save_to: str) -> None:
+    """Save all frames, decoded from the first to the last without a seek: what the others' frames are compared with."""
+    import av
+
+    with av.open(path) as container:
+        frames = [frame.reformat(width=width, height=height, format="rgb24") for frame in container.decode(video=0)]
+    np.save(save_to, np.stack([frame.to_ndarray() for frame in frames]))
+
+
 def open_often(decoder: str, path: str, width: int, height: int, times: int) -> None:
     """Open a clip and read its first two frames, again and again."""
     for _ in range(times):
@@ -64,4 +73,4 @@ def open_often(decoder: str, path: str, width: int, height: int, times: int) -> 
 
 
 if __name__ == "__main__":
-    answer({"read": read, "open_often": open_often})
+    answer({"read": read, "every_frame": every_frame, "open_often": open_often})
