@@ -32,7 +32,8 @@ _ALL_CLASSES = -1
 
 def permutation(num_items: int, seed: int) -> npt.NDArray[np.int64]:
     """A permutation of range(num_items), a pure function of (num_items, seed)."""
-    return np.argsort(mix64(seed, np.arange(num_items, dtype=np.int64)), kind="stable").astype(np.int64)
+    # mix64 is one-to-one, so no two words tie and the sort need not be stable: numpy's vectorised one takes a sixth of the time
+    return np.argsort(mix64(seed, np.arange(num_items, dtype=np.int64))).astype(np.int64)
 
 
 @dataclass(frozen=True)
