@@ -95,7 +95,7 @@ def decode_clip(
         centres = starts_N[0] + (np.arange(num_frames) + 0.5) * (starts_N[-1] - starts_N[0]) / num_frames
         # decord's time stamps are float32, and a centre often is a frame's very start: a millisecond settles the tie
         shown = np.searchsorted(starts_N[:-1], centres + _TIE_S, side="right") - 1
-        return np.clip(shown, 0, len(starts_N) - 2).astype(np.int64)
+        return np.asarray(np.clip(shown, 0, len(starts_N) - 2), dtype=np.int64)
 
     try:
         if has_no_index(path):

@@ -28,6 +28,7 @@ __all__ = [
     "ShardEntry",
     "ShardIndex",
     "SplitSummary",
+    "index_bytes",
     "index_name",
     "read_index",
     "read_manifest",
@@ -159,13 +160,19 @@ def read_manifest(store: Store | str | Path) -> Manifest:
 def read_index(store: Store, entry: ShardEntry) -> ShardIndex:
     """A shard's index. ShardError where it is missing, damaged or not the one that the manifest names."""
     path = f"{store.uri}/{index_name(entry.name)}"
+    index = ShardIndex.from_bytes(index_bytes(store, entry), origin=path)
+    if len(index.samples) != entry.num_samples:
+        raise ShardError(f"{path}: holds {len(index.samples)} samples, the manifest says {entry.num_samples}; build it again")
+    return index
+
+
+def index_bytes(store: Store, entry: ShardEntry) -> bytes:
+    """The bytes of a shard's index, which have the sha256 that the manifest names; ShardError otherwise."""
+    path = f"{store.uri}/{index_name(entry.name)}"
     try:
         content = store.read(index_name(entry.name))
     except OSError:
         raise ShardError(f"{path}: missing; copy it again, or run the same `rapt shards build` again") from None
     if hashlib.sha256(content).hexdigest() != entry.index_sha256:
         raise ShardError(f"{path}: not the index that the manifest names; copy the set again, or build it again")
-    index = ShardIndex.from_bytes(content, origin=path)
-    if len(index.samples) != entry.num_samples:
-        raise ShardError(f"{path}: holds {len(index.samples)} samples, the manifest says {entry.num_samples}; build it again")
-    return index
+    return content
