@@ -4,6 +4,7 @@ Only float32 arrays without objects are read: nothing here unpickles.
 """
 
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,9 +48,16 @@ def to_npy(values: Floats) -> bytes:
 def from_npy(content: bytes, *, origin: str) -> Floats:
     """The float32 array of a .npy file's bytes. ShardError where they are something else."""
     try:
-        values = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ShardError(f"{origin}: not a readable array ({error}); copy the shard again, or build it again") from None
-    if values.dtype != np.float32:
-        raise ShardError(f"{origin}: an array of {values.dtype}, not float32; build the shard again")
-    return np.asarray(values, dtype=np.float32)
+        stream = io.BytesIO(content)
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError("not of npy version 1.0")
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        start, size_bytes = stream.tell(), math.prod(shape) * dtype.itemsize
+        if size_bytes != len(content) - start:  # before anything of that size is made
+            raise ValueError(f"{len(content) - start:,} bytes where its header says {size_bytes:,}")
+        if dtype != np.float32:
+            raise ValueError(f"an array of {dtype}, not float32")
+        return np.frombuffer(content, dtype=np.float32, offset=start).reshape(shape, order="F" if is_fortran else "C").copy()
+    except Exception as error:  # numpy evaluates the header, so damage there raises whatever Python's parser does
+        what = " ".join(str(error).split())
+        raise ShardError(f"{origin}: not a readable array ({what}); copy the shard again, or build it again") from None
