@@ -123,4 +123,5 @@ def encode_frames(frames_THWC: npt.NDArray[np.uint8], *, quality: int) -> tuple[
 def sample_key(clip_id: str) -> str:
     """A WebDataset key for a clip: no dots or slashes, short enough for any tar, and no two clip ids share one."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", clip_id)[:64]
-    return plain if plain == clip_id else f"{plain}-{hashlib.sha256(clip_id.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(clip_id.encode(errors="surrogatepass")).hexdigest()  # a file's name need not be UTF-8
+    return plain if plain == clip_id else f"{plain}-{digest[:8]}"
