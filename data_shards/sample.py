@@ -124,4 +124,5 @@ def sample_key(clip_id: str) -> str:
     """A WebDataset key for a clip: no dots or slashes, short enough for any tar, and no two clip ids share one."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", clip_id)[:64]
     is_like_ours = re.search(r"-[0-9a-f]{8}$", plain)  # could be another id's key
-    return plain if plain == clip_id and not is_like_ours else f"{plain}-{hashlib.sha256(clip_id.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(clip_id.encode(errors="surrogatepass")).hexdigest()  # a file's name need not be UTF-8
+    return plain if plain == clip_id and not is_like_ours else f"{plain}-{digest[:8]}"

@@ -17,11 +17,9 @@ class Stored(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def to_bytes(self) -> bytes:
-        """Canonical UTF-8 JSON: field order of the class, no NaN, one trailing newline."""
-        content = self.model_dump(mode="json")
-        return (json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode(
-            errors="backslashreplace"
-        )
+        """Canonical UTF-8 JSON: field order of the class, no NaN, one trailing newline; "?" for what no UTF-8 can say."""
+        content = json.dumps(self.model_dump(mode="json"), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return f"{content}\n".encode(errors="replace")  # a file name that is no UTF-8: its lone surrogates can't be read back
 
     @classmethod
     def from_bytes(cls, content: bytes, *, origin: str | Path) -> Self:

@@ -48,7 +48,7 @@ def write_in_processes(store: Store, plans: Sequence[ShardPlan], *, num_workers:
                 raise DataError(
                     f"{store.uri}/{plan.name}: its process died before it opened a clip; look at memory, then try again"
                 )
-            unfinished[plan.name] = replace(plan, crashed=plan.crashed | {note.read_text()})
+            unfinished[plan.name] = replace(plan, crashed=plan.crashed | {note.read_bytes().decode(errors="surrogatepass")})
 
 
 def _add(on_done: OnDone, before: int, count: int) -> None:
@@ -95,7 +95,7 @@ def _write_one(store: Store, plan: ShardPlan, note: Path) -> ShardIndex:
     """In a worker process: write one shard, leaving a note of the clip in work for the case that it kills us."""
 
     def on_clip(clip_id: str) -> None:
-        note.write_text(clip_id)
+        note.write_bytes(clip_id.encode(errors="surrogatepass"))
         if _counter is not None:
             with _counter.get_lock():
                 _counter.value += 1

@@ -25,11 +25,20 @@ class SourceFile:
 
     @contextmanager
     def local(self) -> Iterator[Path]:
-        """The file's path on this machine; one that lies in a bucket is fetched, and gone when the block ends."""
+        """The file's path on this machine; one that lies in a bucket is fetched, and gone when the block ends.
+
+        ClipError where the file is gone, or cannot be read in the block.
+        """
         store = _connected(self.uri)
         here = store.local_path(self.name)
         if here is not None:
-            yield here
+            try:
+                yield here
+            except OSError as error:
+                raise ClipError(
+                    f"{self.name}: cannot be read from {self.uri} ({error.strerror or error}); "
+                    "put it back, or list the dataset again"
+                ) from None
             return
         with tempfile.TemporaryDirectory(prefix="rapt-clip-") as folder:
             path = Path(folder) / PurePosixPath(self.name).name
@@ -52,16 +61,20 @@ class Source:
         self.files = {name: SourceFile(uri=self.uri, name=name, size_bytes=size) for name, size in sizes.items()}
 
     def read(self, name: str) -> bytes:
-        """A label file's content. DataError where it is missing or is far too large for text."""
+        """A label file's content. DataError where it is missing, not as long as listed, or far too large for text."""
         place = f"{self.uri.rstrip('/')}/{name}"
         if name not in self.files:
             raise DataError(f"{place}: no such file; name the folder that holds it as SOURCE")
         if self.files[name].size_bytes > _MAX_TEXT_BYTES:
             raise DataError(f"{place}: {self.files[name].size_bytes:,} bytes, over the limit of {_MAX_TEXT_BYTES:,}; cut it")
         try:
-            return self._store.read(name)
+            content = self._store.read(name)
         except OSError as error:
             raise DataError(f"{place}: cannot be read ({error.strerror or error}); check the source") from None
+        listed_bytes = self.files[name].size_bytes
+        if len(content) != listed_bytes:
+            raise DataError(f"{place}: {len(content):,} bytes came where {listed_bytes:,} were listed; run the command again")
+        return content
 
     def named(self, basename: str) -> list[str]:
         """The names of all files called `basename`, in whatever folder, those nearest the top first."""

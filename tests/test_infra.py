@@ -3,9 +3,15 @@
 import os
 import re
 import socket
+import ssl
 import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -16,10 +22,10 @@ LOOPBACK = ("127.0.0.1", "::1")
 
 
 def free_base_port() -> int:
-    """P with P to P + 2, and those plus 10000, free."""
+    """P with P to P + 4, and those plus 10000, free."""
     for base in range(20100, 29000, 7):
         try:
-            for port in (base, base + 1, base + 2, base + 3, base + 10000, base + 10001, base + 10002, base + 10003):
+            for port in (*range(base, base + 5), *range(base + 10000, base + 10005)):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", port))
         except OSError:
@@ -32,34 +38,98 @@ def has_ended(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE  # where nobody asks for its exit status
 
 
-@pytest.mark.slow
-def test_the_object_store_starts_on_loopback_keeps_its_data_and_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, base = tmp_path / "store", free_base_port()
-    environment = {**os.environ, "BASE_PORT": str(base), "S3_PORT": str(base + 3)}
+def object_store(action: str, folder: Path, *, base: int, s3_port: int, umask: int = -1) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "BASE_PORT": str(base), "S3_PORT": str(s3_port)}
+    command = [str(ROOT / "infra/local/object-store"), action, str(folder)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False, umask=umask)
 
-    def call(action: str) -> str:
-        command = [str(ROOT / "infra/local/object-store"), action, str(folder)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
-        return done.stdout
 
-    assert f"S3 at http://127.0.0.1:{base + 3}, bucket rapt" in call("start")
+@contextmanager
+def running_object_store(folder: Path, *, base: int, s3_port: int) -> Iterator[psutil.Process]:
+    """Started by the script, under a umask that hides nothing, and stopped by it."""
+    done = object_store("start", folder, base=base, s3_port=s3_port, umask=0o022)
+    assert f"S3 at http://127.0.0.1:{s3_port}, bucket rapt" in done.stdout, done.stderr
     process = psutil.Process(int((folder / "pid").read_text()))
     try:
-        assert oct((folder / "env").stat().st_mode & 0o777) == "0o600"
-        listening = {c.laddr.ip for c in process.net_connections(kind="tcp") if c.status == psutil.CONN_LISTEN}
-        assert listening <= set(LOOPBACK)
-        for name, value in re.findall(r"export (\w+)=(\S+)", (folder / "env").read_text()):
-            monkeypatch.setenv(name, value)
-        open_store("s3://rapt/kept").write("a.txt", b"still here")
-        call("stop")
-        assert has_ended(process)
-        call("start")
-        process = psutil.Process(int((folder / "pid").read_text()))
-        assert open_store("s3://rapt/kept").read("a.txt") == b"still here"
-        call("stop")
+        yield process
+        assert object_store("stop", folder, base=base, s3_port=s3_port).returncode == 0
+        until_s = time.monotonic() + 20
+        while not has_ended(process):  # killed, but the system is not done with it
+            assert time.monotonic() < until_s
+            time.sleep(0.05)
     finally:
         if not has_ended(process):
             process.kill()
+
+
+def use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What `. FOLDER/env` sets, set here."""
+    settings = dict(re.findall(r"export (\w+)=(\S+)", (folder / "env").read_text()))
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    return settings
+
+
+@pytest.mark.slow
+def test_the_object_store_starts_on_loopback_keeps_its_data_and_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, base = tmp_path / "store", free_base_port()
+    with running_object_store(folder, base=base, s3_port=base + 3) as process:
+        listening = {c.laddr.ip for c in process.net_connections(kind="tcp") if c.status == psutil.CONN_LISTEN}
+        assert listening <= set(LOOPBACK)
+        first = use(folder, monkeypatch)
+        open_store("s3://rapt/kept").write("a.txt", b"still here")
+    with running_object_store(folder, base=base, s3_port=base + 4):  # its keys stay, its address is the new one
+        assert use(folder, monkeypatch) == {**first, "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{base + 4}"}
+        assert open_store("s3://rapt/kept").read("a.txt") == b"still here"
+
+
+@pytest.mark.slow
+def test_without_the_key_nobody_reads_or_deletes_what_the_object_store_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, base = tmp_path / "store", free_base_port()
+    (folder / "data").mkdir(parents=True, mode=0o755)
+    master, volume, filer, s3 = (f"http://127.0.0.1:{base + offset}" for offset in range(4))
+    with running_object_store(folder, base=base, s3_port=base + 3) as process:
+        use(folder, monkeypatch)
+        open_store("s3://rapt/faces").write("a.txt", b"a face")
+        for url in (f"{filer}/buckets/rapt/faces/a.txt", f"{s3}/rapt/faces/a.txt", f"{volume}/1,0100000000"):
+            assert {httpx.request(method, url).status_code for method in ("GET", "DELETE")} <= {401, 403, 404}, url
+        assert httpx.get(f"{volume}/1,0100000000").status_code == 401
+        for path in ("dir/assign", "dir/lookup?volumeId=1&read=yes", "vol/vacuum", "col/delete?collection=rapt"):
+            assert httpx.post(f"{master}/{path}").status_code == 404, path
+        stranger = ssl.create_default_context()
+        stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE
+        for port in range(base + 10000, base + 10004):
+            with (
+                socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
+                pytest.raises(ssl.SSLError, match=r"certificate.required"),
+                stranger.wrap_socket(plain) as connection,
+            ):
+                connection.recv(1)
+        sockets = {Path(c.laddr) for c in process.net_connections(kind="unix") if c.status == psutil.CONN_NONE and c.laddr}
+        assert sockets
+        private = [*sockets, *folder.iterdir()]
+        assert [path for path in private if path.stat().st_mode & 0o077] == []
+        assert open_store("s3://rapt/faces").read("a.txt") == b"a face"
+
+
+def test_the_object_store_leaves_a_process_alone_that_got_its_number(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
+        (tmp_path / "pid").write_text(f"{stranger.pid}\n")
+        done = object_store("stop", tmp_path, base=20100, s3_port=20103)
+        assert (done.returncode, done.stderr) == (1, "object-store: does not run\n")
+        assert stranger.poll() is None
+
+
+@pytest.mark.parametrize("offset", [3, 10003])
+def test_an_object_store_on_a_taken_port_writes_nothing(tmp_path: Path, offset: int) -> None:
+    base = free_base_port()
+    with socket.create_server(("127.0.0.1", base + offset)):
+        done = object_store("start", tmp_path / "store", base=base, s3_port=base + 3)
+    assert done.returncode == 1
+    assert f"port {base + offset} is taken; set S3_PORT or BASE_PORT" in done.stderr
+    assert not (tmp_path / "store").exists()
 
 
 def test_the_object_store_says_how_it_is_called() -> None:

@@ -92,11 +92,11 @@ def _packed(pairs: list[tuple[str, Any]]) -> _Fields:
 
 
 def _as_array(values: Any) -> npt.NDArray[np.float32] | None:
-    """Embeds as float32, of whatever shape; None where they are not numbers."""
+    """Embeds as float32, of whatever shape; None where they are not numbers of a float's range."""
     try:
         with np.errstate(over="ignore"):
             return _NO_EMBEDS if values is None else np.array(values, dtype=np.float32)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

@@ -97,10 +97,13 @@ def _read(source: Source, name: str) -> Arrays:
             raise DataError(f"{place}: {size_bytes:,} bytes unpacked, over the limit of {_MAX_BYTES:,}; cut it")
         with np.load(io.BytesIO(content), allow_pickle=False) as stored, np.errstate(over="ignore"):
             arrays = {key: stored[key].astype(np.float32) for key in ("x_train", "y_train", "x_val", "y_val")}
+    except DataError:
+        raise
     except KeyError as error:
         raise DataError(f"{place}: lacks {error.args[0].split()[0]}; it must hold x_train, y_train, x_val and y_val") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError, TypeError) as error:
-        raise DataError(f"{place}: not readable arrays ({error}); download it again") from None
+    except Exception as error:  # zipfile, zlib and numpy have no common error for damage and passwords
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{place}: not readable arrays ({what}); download it again") from None
     for key in _SPLITS:
         x_NSF, y_N = arrays[f"x_{key}"], arrays[f"y_{key}"]
         if x_NSF.ndim != 3 or y_N.ndim != 1 or len(x_NSF) != len(y_N) or not x_NSF.size:

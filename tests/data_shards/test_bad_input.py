@@ -1,7 +1,9 @@
 """One build over every kind of bad file: each is named with its own reason, and nothing else is lost."""
 
 import json
+import os
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -10,11 +12,17 @@ import numpy as np
 import pytest
 
 from data_shards.build import build_shards
-from data_shards.datasets import DATASETS
+from data_shards.datasets import DATASETS, cmose, engagewild
+from data_shards.errors import DataError, ShardError
+from data_shards.features import from_npy, to_npy
+from data_shards.listing import ListedClip, Listing
+from data_shards.manifest import ShardIndex, index_name
 from data_shards.preprocess import PreprocessConfig
 from data_shards.reader import ShardSet
+from data_shards.rejects import read_rejects
 from data_shards.source import Source
 from data_shards.verify import verify_shards
+from tests.data_shards import layouts
 from tests.data_shards.test_decode import write_video
 
 GOOD = ("good.mp4", "variable-rate.mp4", "zero-fps.avi", "an-avi-called.mp4")
@@ -103,3 +111,107 @@ def test_a_file_without_a_frame_rate_is_sampled_in_its_frames_order(folder: Path
     brightness = sample.decode_frames().mean(axis=(1, 2, 3))
     assert brightness.tolist() == sorted(brightness.tolist())
     assert brightness[-1] - brightness[0] > 80
+
+
+def test_every_flipped_bit_of_an_arrays_header_is_read_or_is_one_sentence(tmp_path: Path) -> None:
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    clip = ListedClip(clip_id="a", subject="p", split="train", labels={"engagement": 1}, features={"f": values})
+    listing = Listing(dataset="engagewild", label_names=cmose.LABEL_NAMES, clips=(clip,))
+    entry = build_shards(listing, tmp_path, preprocess=PreprocessConfig()).shards[0]
+    index = ShardIndex.from_bytes((tmp_path / index_name(entry.name)).read_bytes(), origin="index")
+    start, size_bytes = index.samples[0].members["f.npy"]
+    whole = (tmp_path / entry.name).read_bytes()
+    reasons = []
+    for bit in range(8 * (size_bytes - values.nbytes)):
+        damaged = bytearray(whole)
+        damaged[start + bit // 8] ^= 1 << bit % 8
+        (tmp_path / entry.name).write_bytes(damaged)
+        shards = ShardSet(tmp_path, splits=("train",))
+        try:
+            assert shards.read(0).features["f"].size == 6
+        except ShardError as error:
+            reasons.append(str(error))
+        shards.close()
+    assert len(reasons) > 100
+    assert [reason for reason in reasons if ", f: not a readable array" not in reason or "\n" in reason] == []
+    assert any(", f: not a readable" in finding for finding in verify_shards(tmp_path)[1])
+
+
+@pytest.mark.parametrize("shape", [b"(99999999,)", b"(9999,9999)", b"(-1, -1,)  ", b"(0, 10**20)", b"(1e9,)     "])
+def test_a_forged_shape_is_refused_before_anything_of_that_size_is_made(shape: bytes) -> None:
+    forged = to_npy(np.zeros((10, 10), dtype=np.float32)).replace(b"(10, 10), }     ", shape + b", }  ")
+    assert shape in forged
+    tracemalloc.start()
+    with pytest.raises(ShardError, match="not a readable array"):
+        from_npy(forged, origin="a.tar")
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+def test_packed_arrays_with_any_byte_changed_are_read_or_are_one_sentence(tmp_path: Path) -> None:
+    arrays = {f"x_{key}": np.zeros((2, 1, 1)) for key in ("train", "val")} | {f"y_{key}": np.zeros(2) for key in ("train", "val")}
+    np.savez_compressed(tmp_path / "openface_15.npz", **arrays)  # type: ignore[arg-type]
+    whole = (tmp_path / "openface_15.npz").read_bytes()
+    reasons = set()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1  # of a member's flags, bit 0 says that it is encrypted
+        layouts.put(tmp_path, "openface_15.npz", bytes(damaged))
+        try:
+            engagewild.list_clips(Source(tmp_path))
+        except DataError as error:
+            reasons.add(str(error))
+    assert not any("\n" in reason for reason in reasons)
+    assert any("password required" in reason for reason in reasons)
+    assert any("while decompressing data" in reason for reason in reasons)
+
+
+def test_an_integer_too_large_for_a_float_loses_one_record(tmp_path: Path) -> None:
+    records = layouts.cmose_records()
+    records["video1_1_person0"]["embeds"] = [10**400] * 1024
+    layouts.put(tmp_path, "final_data_1.json", json.dumps(records))
+    listing = cmose.list_clips(Source(tmp_path))
+    (reject,) = [reject for reject in listing.rejects if "finite numbers" in reject.reason]
+    assert reject.clip_id == "video1_1_person0"
+    assert len(listing.clips) == 2
+
+
+def test_a_file_that_goes_after_it_was_listed_loses_one_clip(tmp_path: Path) -> None:
+    layouts.cmose(tmp_path / "source")
+    listing = DATASETS["cmose"](Source(tmp_path / "source"))
+    (tmp_path / "source/secondFeature/secondFeature/video1_2_person0.csv").unlink()
+    build_shards(listing, tmp_path / "out", preprocess=PreprocessConfig(), num_workers=1)
+    (reject,) = read_rejects(tmp_path / "out")
+    assert reject.clip_id == "video1_2_person0"
+    assert "video1_2_person0.csv: cannot be read from" in reject.reason
+    assert "put it back" in reject.reason
+
+
+def test_a_label_file_that_is_not_as_long_as_listed_is_refused(tmp_path: Path) -> None:
+    layouts.folder(tmp_path)
+    source = Source(tmp_path)
+    whole = (tmp_path / "labels.csv").read_bytes()
+    (tmp_path / "labels.csv").write_bytes(whole[:-20])
+    with pytest.raises(DataError, match=rf"labels\.csv: {len(whole) - 20} bytes came where {len(whole)} were listed"):
+        source.read("labels.csv")
+
+
+def test_a_file_name_that_is_no_text_is_a_reject_that_can_be_read(folder: Path, tmp_path: Path) -> None:
+    layouts.put(tmp_path, "source/a.mp4", (folder / "good.mp4").read_bytes())
+    layouts.put(tmp_path, "source/labels.csv", "clip,label,subject,split\na.mp4,1,p,train\n")
+    (tmp_path / "source" / os.fsdecode(b"\xff.mp4")).write_bytes(b"video")
+    listing = DATASETS["folder"](Source(tmp_path / "source"))
+    build_shards(listing, tmp_path / "out", preprocess=PreprocessConfig(num_frames=2, size_px=32), num_workers=1)
+    (reject,) = read_rejects(tmp_path / "out")
+    assert reject.source == "?.mp4"
+
+
+def test_a_clip_id_that_is_no_text_is_built_and_read(tmp_path: Path) -> None:
+    clips = tuple(
+        ListedClip(clip_id=name, subject="p", split="train", labels={"engagement": 1}, features={"f": np.ones(2, np.float32)})
+        for name in ("\udcff", "\udcfe")
+    )
+    listing = Listing(dataset="engagewild", label_names=cmose.LABEL_NAMES, clips=clips)
+    build_shards(listing, tmp_path, preprocess=PreprocessConfig(), num_workers=1)
+    shards = ShardSet(tmp_path, splits=("train",))
+    assert [shards.read(number).meta.clip_id for number in range(len(shards))] == ["?", "?"]
