@@ -57,13 +57,7 @@ def from_npy(content: bytes, *, origin: str) -> Floats:
     does, and CPython 3.11's is not safe between threads ("AST constructor recursion depth mismatch", its issue 106905).
     """
     header = _NPY_HEADER.match(content)
-    if header is None:
+    shape = tuple(int(length) for length in header["shape"].split(b",") if length.strip()) if header else ()
+    if header is None or math.prod(shape) * 4 != len(content) - header.end():  # before anything of that size is made
         raise ShardError(f"{origin}: not a readable array of float32; copy the shard again, or build it again")
-    shape = tuple(int(length) for length in header["shape"].split(b",") if length.strip())
-    size_bytes = len(content) - header.end()
-    if math.prod(shape) * 4 != size_bytes:  # before anything of that size is made
-        raise ShardError(
-            f"{origin}: an array of {size_bytes:,} bytes whose header says {math.prod(shape) * 4:,}; copy the shard again, or "
-            "build it again"
-        )
     return np.frombuffer(content, dtype="<f4", offset=header.end()).reshape(shape).astype(np.float32)

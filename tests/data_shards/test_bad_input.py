@@ -134,7 +134,7 @@ def test_every_flipped_bit_of_an_arrays_header_is_read_or_is_one_sentence(tmp_pa
         shards.close()
     assert len(reasons) > 100
     assert [reason for reason in reasons if ", f: not a readable array" not in reason or "\n" in reason] == []
-    assert any(", f: not a readable" in finding for finding in verify_shards(tmp_path)[1])
+    assert len(verify_shards(tmp_path)[1]) == 1  # a wrong sha256 says it all
 
 
 @pytest.mark.parametrize("shape", [b"(99999999,)", b"(9999,9999)", b"(-1, -1,)  ", b"(0, 10**20)", b"(1e9,)     "])
