@@ -18,12 +18,12 @@ from PIL import Image
 from benchmarks.clips import benchmark_clips, repeated
 from benchmarks.measure import compare, save
 from benchmarks.worker import one_core
-from data_shards.build import build_shards
+from data_shards.building.build import build_shards
 from data_shards.listing import ENGAGEMENT_LEVELS, Listing
-from data_shards.loader import read_in_order
-from data_shards.order import DrawStream
 from data_shards.preprocess import PreprocessConfig
-from data_shards.reader import ShardSet, Target
+from data_shards.reading.loader import read_in_order
+from data_shards.reading.order import DrawStream
+from data_shards.reading.reader import ShardSet, Target
 from data_shards.sample import Sample, SampleMeta
 
 NUM_SAMPLES = 64

@@ -12,10 +12,10 @@ from rich.table import Table
 
 from benchmarks.clips import benchmark_clips, repeated
 from benchmarks.measure import console, machine, save
+from data_shards.building.shard_pool import write_in_processes
+from data_shards.building.shard_writer import ShardPlan
 from data_shards.preprocess import PreprocessConfig
-from data_shards.shard_pool import write_in_processes
-from data_shards.shard_writer import ShardPlan
-from data_shards.store import open_store
+from data_shards.storage.store import open_store
 
 NUM_CLIPS, CLIPS_A_SHARD = 2_000, 20
 SHOWN = (200, 1_000, 2_000)

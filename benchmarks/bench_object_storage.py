@@ -13,7 +13,7 @@ from pathlib import Path
 import boto3
 
 from benchmarks.measure import compare, save
-from data_shards.object_storage import S3Store
+from data_shards.storage.object_storage import S3Store
 from tests.object_server import BUCKET, running_object_server
 
 _SIZE_MIB = 256

@@ -21,7 +21,7 @@ from benchmarks.measure import console, machine, save
 from benchmarks.peers import peers_python
 from benchmarks.worker import Worker
 from data_shards.manifest import SCHEMA_VERSION, SIMULATED_NOTICE, Manifest, ShardEntry, SplitSummary
-from data_shards.store import open_store
+from data_shards.storage.store import open_store
 
 NUM_SHARDS, CLIPS_A_SHARD, NUM_SUBJECTS = 2_000, 500, 20_000
 ROUNDS = 5

@@ -20,7 +20,7 @@ from benchmarks.clips import benchmark_clips, repeated
 from benchmarks.measure import console, machine, save
 from benchmarks.peers import peers_python
 from benchmarks.worker import Worker
-from data_shards.build import build_shards
+from data_shards.building.build import build_shards
 from data_shards.listing import ENGAGEMENT_LEVELS, Listing
 from data_shards.preprocess import PreprocessConfig
 

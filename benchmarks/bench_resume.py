@@ -16,11 +16,11 @@ import numpy as np
 
 from benchmarks.bench_peers import print_all, read_by_all
 from benchmarks.measure import save
-from data_shards.build import build_shards
+from data_shards.building.build import build_shards
 from data_shards.listing import ENGAGEMENT_LEVELS, ListedClip, Listing
 from data_shards.manifest import ShardIndex, index_name
 from data_shards.preprocess import PreprocessConfig
-from data_shards.store import open_store
+from data_shards.storage.store import open_store
 
 NUM_SHARDS, SAMPLES_A_SHARD, ROUNDS = 100, 1_000, 3
 NUM_SAMPLES = NUM_SHARDS * SAMPLES_A_SHARD

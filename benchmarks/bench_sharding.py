@@ -18,11 +18,11 @@ from rich.table import Table
 from benchmarks.clips import benchmark_clips, repeated
 from benchmarks.measure import compare, console, machine, save
 from benchmarks.worker import one_core
+from data_shards.building.shard_pool import write_in_processes
+from data_shards.building.shard_writer import ShardPlan, write_shard
 from data_shards.listing import ListedClip
 from data_shards.preprocess import PreprocessConfig
-from data_shards.shard_pool import write_in_processes
-from data_shards.shard_writer import ShardPlan, write_shard
-from data_shards.store import open_store
+from data_shards.storage.store import open_store
 
 CLIPS_A_SHARD, NUM_SHARDS, SCALING_ROUNDS = 8, 12, 3
 _CONFIG = PreprocessConfig()

@@ -50,7 +50,7 @@ def _shards() -> Path:
     from cluster.commands.shards import listing_of
     from cluster.demo import DEMO_PREPROCESS
     from cluster.home import home
-    from data_shards.build import build_shards
+    from data_shards.building.build import build_shards
 
     folder = home() / "shards" / f"demo-{NUM_CLIPS}"
     listing = listing_of("simulated", str(NUM_CLIPS), seed=0, balance="uniform", workers=os.cpu_count() or 1)

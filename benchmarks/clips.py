@@ -6,7 +6,7 @@ from pathlib import Path
 from cluster.home import home
 from data_shards.listing import ListedClip
 from data_shards.simulation import SimulationSettings, generate
-from data_shards.source import file_of
+from data_shards.storage.source import file_of
 
 __all__ = ["benchmark_clips", "decoder_clips", "repeated"]
 

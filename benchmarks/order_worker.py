@@ -18,8 +18,8 @@ def rapt(folder: str) -> dict[str, Any]:
     """Read the manifest; the draws of one rank's whole epoch, microbatch by microbatch; then, of a fresh stream, the middle's."""
     import torch  # noqa: F401  # the loader needs it, the order does not: counted with the imports
 
-    from data_shards.order import DrawStream
-    from data_shards.reader import ShardSet, Target
+    from data_shards.reading.order import DrawStream
+    from data_shards.reading.reader import ShardSet, Target
 
     timed, step = _Timed(), MICROBATCH * WORLD_SIZE
     shards = timed("read the manifest", lambda: ShardSet(folder, splits=("train",), target=Target("engagement")))

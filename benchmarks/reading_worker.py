@@ -64,10 +64,10 @@ def first_batch(library: str, folder: str, decode: bool, start: int, num_samples
 
 
 def _rapt(folder: str, decode: bool, start: int, num_samples: int) -> Batches:
-    from data_shards.loader import training_batches
     from data_shards.manifest import read_manifest
-    from data_shards.order import DrawStream
-    from data_shards.reader import ShardSet, Target
+    from data_shards.reading.loader import training_batches
+    from data_shards.reading.order import DrawStream
+    from data_shards.reading.reader import ShardSet, Target
 
     shards = ShardSet(folder, splits=("train",), target=Target("engagement"), manifest=read_manifest(folder))
     stream = DrawStream(shards.view.levels_N, 0, "shuffled", BATCH)

@@ -14,7 +14,7 @@ from cluster.job import JobResult, TrainingJob
 from cluster.launch import connect_ray, disconnect_ray, run_on_ray
 from cluster.terminal import TrainingDisplay, clip_progress, console, evaluation_table
 from cluster.waiting import wait_for_stop
-from data_shards.build import build_shards
+from data_shards.building.build import build_shards
 from data_shards.errors import ConfigError, ServiceError
 from data_shards.listing import ENGAGEMENT_LEVELS, ListedClip, Listing
 from data_shards.preprocess import PreprocessConfig

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from data_shards.errors import ConfigError
-from data_shards.shard_cache import CacheSettings
+from data_shards.storage.shard_cache import CacheSettings
 
 __all__ = ["absolute_uri", "cache_settings", "home", "mlflow_uri", "new_run_id", "run_folder", "shown"]
 

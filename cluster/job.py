@@ -10,7 +10,7 @@ import torch
 from data_shards.atomic import write_whole
 from data_shards.errors import ConfigError, DataError, ModelError
 from data_shards.manifest import read_manifest
-from data_shards.shard_cache import CacheSettings
+from data_shards.storage.shard_cache import CacheSettings
 from training.commit import current_commit
 from training.config import RunConfig
 from training.events import EventLog, Listener

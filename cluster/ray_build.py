@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from data_shards.building.shard_pool import OnDone, write_in_processes
+from data_shards.building.shard_writer import ShardPlan
 from data_shards.errors import ServiceError
 from data_shards.manifest import ShardIndex
-from data_shards.shard_pool import OnDone, write_in_processes
-from data_shards.shard_writer import ShardPlan
-from data_shards.store import Store
+from data_shards.storage.store import Store
 
 __all__ = ["write_on_ray"]
 
@@ -17,7 +17,7 @@ _RETRIES = 3  # of a task whose node died; a shard made twice has the same bytes
 
 
 def write_on_ray(store: Store, plans: Sequence[ShardPlan], *, num_workers: int, on_done: OnDone) -> Iterator[ShardIndex]:
-    """`data_shards.build.WriteShards` on the cluster that `connect_ray` joined; at most `num_workers` tasks at a time.
+    """`data_shards.building.build.WriteShards` on the cluster that `connect_ray` joined; at most `num_workers` tasks at a time.
 
     A task writes its shard in a child process, so a clip that kills the decoder is found as it is on one machine.
     """

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from data_shards.datasets.openface import read_openface
 from data_shards.errors import ClipError, ShardError
 from data_shards.listing import FeatureFile, ListedClip
-from data_shards.openface import read_openface
 
 __all__ = ["READERS", "clip_features", "from_npy", "to_npy"]
 

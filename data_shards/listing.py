@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_shards.schema import Stored
-from data_shards.source import SourceFile
+from data_shards.storage.source import SourceFile
 
 __all__ = [
     "ENGAGEMENT_LEVELS",

@@ -17,7 +17,7 @@ from data_shards.errors import ShardError
 from data_shards.listing import NO_LEVEL, SPLITS, Reject
 from data_shards.preprocess import PreprocessConfig
 from data_shards.schema import Stored
-from data_shards.store import Store, open_store
+from data_shards.storage.store import Store, open_store
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -19,7 +19,7 @@ from data_shards.features import clip_features
 from data_shards.listing import ListedClip
 from data_shards.sample import Sample, SampleMeta, encode_frames
 from data_shards.schema import Stored
-from data_shards.source import file_of
+from data_shards.storage.source import file_of
 
 __all__ = ["PreprocessConfig", "preprocess", "preprocess_file"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_shards.listing import Reject
 from data_shards.schema import Stored
-from data_shards.store import open_store
+from data_shards.storage.store import open_store
 
 __all__ = ["RejectGroup", "group_rejects", "read_rejects"]
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from data_shards.errors import ModelError
-from data_shards.loader import batch_of
 from data_shards.preprocess import PreprocessConfig, preprocess_file
+from data_shards.reading.loader import batch_of
 from data_shards.sample import Sample
 from serving.answer import Answer, ModelInfo, Timings
 from training.bundle import load_bundle, read_record

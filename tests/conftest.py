@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_shards.build import build_shards
+from data_shards.building.build import build_shards
 from data_shards.datasets import DATASETS
 from data_shards.manifest import Manifest
 from data_shards.preprocess import PreprocessConfig
 from data_shards.simulation import SimulationSettings, generate
-from data_shards.source import Source
+from data_shards.storage.source import Source
 from tests.object_server import bucket, object_server  # noqa: F401  # fixtures
 from training.config import RunConfig, with_settings
 from training.loop import train

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from data_shards.errors import StorageError
-from data_shards.store import open_store
+from data_shards.storage.store import open_store
 from tests.conftest import ROOT
 
 LOOPBACK = ("127.0.0.1", "::1")

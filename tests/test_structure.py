@@ -15,9 +15,9 @@ PACKAGES = ("data_shards", "training", "serving", "cluster")
 IMPORTERS = {
     "decord": {"data_shards/decode.py"},
     "mediapipe": {"data_shards/gallery/faces.py"},
-    "boto3": {"data_shards/object_client.py"},
-    "botocore": {"data_shards/object_client.py"},
-    "webdataset": {"data_shards/shard_writer.py"},
+    "boto3": {"data_shards/storage/object_client.py"},
+    "botocore": {"data_shards/storage/object_client.py"},
+    "webdataset": {"data_shards/building/shard_writer.py"},
     "mlflow": {"training/tracking.py", "training/registry.py"},
     "imagehash": {"data_shards/audit/frame_hash.py"},
     "jinja2": {"data_shards/browse/page.py"},

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from data_shards.atomic import whole_file, write_whole
 from data_shards.errors import ModelError
-from data_shards.label_views import infers_emotion
 from data_shards.preprocess import PreprocessConfig
+from data_shards.reading.label_views import infers_emotion
 from data_shards.sample import FRAMES
 from data_shards.schema import Stored, first_problem
 from training.config import RunConfig

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from data_shards.errors import ConfigError
-from data_shards.label_views import LABEL_VIEWS
 from data_shards.listing import SPLITS
-from data_shards.order import Sampler
-from data_shards.reader import Target
+from data_shards.reading.label_views import LABEL_VIEWS
+from data_shards.reading.order import Sampler
+from data_shards.reading.reader import Target
 from data_shards.schema import Stored, first_problem
 from training.augment import AugmentConfig
 from training.losses import LOSSES

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data_shards.errors import ModelError
-from data_shards.loader import ClipInputs
+from data_shards.reading.loader import ClipInputs
 from training.batch_norm import synchronise_batch_norm
 from training.config import OptimiserConfig, RunConfig
 from training.models import EngagementModel, ModelOutput

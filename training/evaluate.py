@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from data_shards.loader import read_in_order
-from data_shards.reader import ShardSet
+from data_shards.reading.loader import read_in_order
+from data_shards.reading.reader import ShardSet
 from training.metrics import Evaluation, evaluate_predictions
 from training.models import EngagementModel
 from training.world import World

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from data_shards.errors import ConfigError, ModelError
-from data_shards.loader import Batch, training_batches
 from data_shards.manifest import read_manifest
-from data_shards.order import DrawStream
-from data_shards.reader import ShardSet
-from data_shards.shard_cache import CacheSettings
+from data_shards.reading.loader import Batch, training_batches
+from data_shards.reading.order import DrawStream
+from data_shards.reading.reader import ShardSet
+from data_shards.storage.shard_cache import CacheSettings
 from training.augment import augment
 from training.bundle import BUNDLE_VERSION, BundleRecord, load_weights_into, read_record, save_bundle, save_weights
 from training.checkpoint import (

@@ -85,7 +85,7 @@ def _audit_of_labels(uri: str, dataset: str) -> "Audit":
     from data_shards.datasets import DATASETS
     from data_shards.datasets.daisee_labels import list_labels
     from data_shards.errors import ConfigError
-    from data_shards.source import Source
+    from data_shards.storage.source import Source
 
     if dataset not in DATASETS:
         raise ConfigError(f"no dataset named '{dataset}'; there are: {', '.join(DATASETS)}")

@@ -24,7 +24,7 @@ def bench(uri: str, split: str | None, threads: int, seconds: float, as_json: bo
     from cluster.home import absolute_uri, cache_settings
     from cluster.terminal import clip_progress, console
     from data_shards.manifest import read_manifest
-    from data_shards.read_speed import measure_read_speed
+    from data_shards.reading.read_speed import measure_read_speed
 
     place = absolute_uri(uri)
     chosen = split or next(iter(read_manifest(place).splits))

@@ -22,7 +22,7 @@ def copy(source: str, out: str, check: bool) -> None:
     """
     from cluster.home import absolute_uri
     from cluster.terminal import clip_progress, console, counted
-    from data_shards.copy import copy_shards
+    from data_shards.building.copy import copy_shards
 
     with clip_progress("copy shards") as progress:
         manifest = copy_shards(absolute_uri(source), absolute_uri(out), check=check, progress=progress)

@@ -17,7 +17,7 @@ from cluster.commands.copy import copy
 from cluster.commands.cut import cut
 
 if TYPE_CHECKING:
-    from data_shards.build import WriteShards
+    from data_shards.building.build import WriteShards
     from data_shards.listing import Listing
 
 __all__ = ["build", "listing_of", "shards"]
@@ -94,9 +94,9 @@ def build(
 
     from cluster.home import absolute_uri
     from cluster.terminal import clip_progress
-    from data_shards.build import build_shards
+    from data_shards.building.build import build_shards
+    from data_shards.datasets.person_splits import split_by_person
     from data_shards.errors import ConfigError
-    from data_shards.person_splits import split_by_person
     from data_shards.preprocess import PreprocessConfig
     from data_shards.schema import first_problem
 
@@ -130,7 +130,7 @@ def build(
 def _writer(address: str | None) -> "Iterator[WriteShards]":
     """How shards get written: by processes of this machine, or by the Ray cluster at `address`."""
     if address is None:
-        from data_shards.shard_pool import write_in_processes
+        from data_shards.building.shard_pool import write_in_processes
 
         yield write_in_processes
         return
@@ -163,7 +163,7 @@ def listing_of(dataset: str, source: str, *, seed: int | None, balance: str | No
     from cluster.terminal import clip_progress
     from data_shards.datasets import DATASETS
     from data_shards.errors import ConfigError, DataError
-    from data_shards.source import Source
+    from data_shards.storage.source import Source
 
     if dataset not in DATASETS:
         raise ConfigError(f"no dataset named '{dataset}'; there are: {', '.join(DATASETS)}")
@@ -213,8 +213,8 @@ def verify(uri: str, as_json: bool) -> None:
         rapt shards verify demo-shards
     """
     from cluster.terminal import clip_progress, console
+    from data_shards.building.verify import verify_shards
     from data_shards.errors import ShardError
-    from data_shards.verify import verify_shards
 
     with clip_progress("verify shards") as progress:
         manifest, findings = verify_shards(uri, progress=progress)

@@ -118,7 +118,7 @@ def evaluate(model: str, data: str, cache_gib: float, split: str, as_json: bool)
     from cluster.home import cache_settings, mlflow_uri
     from cluster.terminal import console, evaluation_table
     from data_shards.errors import ConfigError
-    from data_shards.reader import ShardSet
+    from data_shards.reading.reader import ShardSet
     from training.bundle import load_bundle
     from training.evaluate import evaluate as judge
     from training.evaluate import predict

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from data_shards.audit.frame_hash import frame_hashes
 from data_shards.listing import Listing
-from data_shards.reader import ShardSet
+from data_shards.reading.reader import ShardSet
 
 __all__ = ["AuditedClip", "HasFace", "clips_of_listing", "clips_of_shards", "spread"]
 

@@ -19,10 +19,10 @@ from data_shards.audit.records import AuditedClip, clips_of_listing, clips_of_sh
 from data_shards.audit.splits import shared_sessions, shared_subjects, unnamed_people
 from data_shards.listing import Listing, Reject
 from data_shards.manifest import SIMULATED_NOTICE, read_manifest
-from data_shards.reader import ShardSet
+from data_shards.reading.reader import ShardSet
 from data_shards.rejects import RejectGroup, group_rejects, read_rejects
 from data_shards.schema import Stored
-from data_shards.shard_cache import CacheSettings
+from data_shards.storage.shard_cache import CacheSettings
 
 __all__ = ["Audit", "AuditSettings", "audit_listing", "audit_shards"]
 

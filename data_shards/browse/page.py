@@ -16,11 +16,11 @@ from data_shards.browse.pictures import frame_strip, heat_map
 from data_shards.errors import ConfigError
 from data_shards.listing import Reject
 from data_shards.manifest import Manifest, read_index, read_manifest
-from data_shards.reader import ShardSet
+from data_shards.reading.reader import ShardSet
 from data_shards.rejects import group_rejects, read_rejects
 from data_shards.sample import Sample, SampleMeta
-from data_shards.shard_cache import CacheSettings
-from data_shards.store import open_store
+from data_shards.storage.shard_cache import CacheSettings
+from data_shards.storage.store import open_store
 
 __all__ = ["Card", "ContactSheet", "Picture", "render_page", "write_contact_sheet"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from data_shards.datasets import cmose, daisee, engagenet, engagewild, folder
 from data_shards.listing import Listing
-from data_shards.source import Source
+from data_shards.storage.source import Source
 
 __all__ = ["DATASETS"]
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data_shards.datasets.label_file import decode_text, parse_level_name
+from data_shards.datasets.listing_draft import ListingDraft
+from data_shards.datasets.video_files import VideoFiles
 from data_shards.errors import ClipError, DataError
-from data_shards.label_file import decode_text, parse_level_name
 from data_shards.listing import FeatureFile, ListedClip, Listing, Reject
-from data_shards.listing_draft import ListingDraft
-from data_shards.source import Source, SourceFile
-from data_shards.video_files import VideoFiles
+from data_shards.storage.source import Source, SourceFile
 
 __all__ = ["LABEL_NAMES", "NOTICE", "list_clips"]
 

@@ -5,12 +5,12 @@ all met here: the last header ends in a space, ids mix .avi and .mp4, some ids h
 id's first six digits are its subject.
 """
 
+from data_shards.datasets.label_file import parse_level, read_label_rows
+from data_shards.datasets.listing_draft import ListingDraft
+from data_shards.datasets.video_files import VideoFiles, stem_of
 from data_shards.errors import DataError
-from data_shards.label_file import parse_level, read_label_rows
 from data_shards.listing import ENGAGEMENT_LEVELS, ListedClip, Listing
-from data_shards.listing_draft import ListingDraft
-from data_shards.source import Source
-from data_shards.video_files import VideoFiles, stem_of
+from data_shards.storage.source import Source
 
 __all__ = ["LABEL_FILES", "LABEL_NAMES", "list_clips"]
 

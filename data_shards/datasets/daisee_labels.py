@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from data_shards.datasets.daisee import LABEL_FILES, LABEL_NAMES
+from data_shards.datasets.label_file import parse_level, read_label_rows
+from data_shards.datasets.listing_draft import ListingDraft
+from data_shards.datasets.video_files import stem_of
 from data_shards.errors import DataError
-from data_shards.label_file import parse_level, read_label_rows
 from data_shards.listing import ListedClip, Listing, Reject
-from data_shards.listing_draft import ListingDraft
-from data_shards.source import Source
-from data_shards.video_files import stem_of
+from data_shards.storage.source import Source
 
 __all__ = ["DaiseeLabels", "list_labels"]
 

@@ -11,12 +11,12 @@ Four levels of engagement, and 'SNP(Subject Not Present)': nobody is in view, so
 import re
 from pathlib import PurePosixPath
 
+from data_shards.datasets.label_file import parse_level_name, read_label_rows
+from data_shards.datasets.listing_draft import ListingDraft
+from data_shards.datasets.video_files import VideoFiles, stem_of
 from data_shards.errors import ClipError, DataError
-from data_shards.label_file import parse_level_name, read_label_rows
 from data_shards.listing import NO_LEVEL, SPLITS, ListedClip, Listing
-from data_shards.listing_draft import ListingDraft
-from data_shards.source import Source
-from data_shards.video_files import VideoFiles, stem_of
+from data_shards.storage.source import Source
 
 __all__ = ["LABEL_NAMES", "list_clips"]
 

@@ -17,12 +17,12 @@ import re
 from pathlib import PurePosixPath
 
 from data_shards.datasets import engagewild_arrays
+from data_shards.datasets.label_file import decode_text
+from data_shards.datasets.listing_draft import ListingDraft
+from data_shards.datasets.video_files import VIDEO_SUFFIXES, VideoFiles, stem_of
 from data_shards.errors import ClipError, DataError
-from data_shards.label_file import decode_text
 from data_shards.listing import ListedClip, Listing
-from data_shards.listing_draft import ListingDraft
-from data_shards.source import Source
-from data_shards.video_files import VIDEO_SUFFIXES, VideoFiles, stem_of
+from data_shards.storage.source import Source
 
 __all__ = ["list_clips"]
 

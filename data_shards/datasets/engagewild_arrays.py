@@ -11,10 +11,10 @@ from pathlib import PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
+from data_shards.datasets.listing_draft import ListingDraft
 from data_shards.errors import ClipError, DataError
 from data_shards.listing import ListedClip, Listing
-from data_shards.listing_draft import ListingDraft
-from data_shards.source import Source
+from data_shards.storage.source import Source
 
 __all__ = ["LABEL_NAMES", "NOTICE", "array_files", "level_of", "list_arrays"]
 

@@ -10,11 +10,11 @@ simulated  optional: any text marks the whole folder as simulated
 
 from pathlib import PurePosixPath
 
+from data_shards.datasets.label_file import parse_level, read_label_rows
+from data_shards.datasets.video_files import VIDEO_SUFFIXES
 from data_shards.errors import ClipError
-from data_shards.label_file import parse_level, read_label_rows
 from data_shards.listing import ENGAGEMENT_LEVELS, SPLITS, ListedClip, Listing, Reject
-from data_shards.source import Source
-from data_shards.video_files import VIDEO_SUFFIXES
+from data_shards.storage.source import Source
 
 __all__ = ["list_clips"]
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_shards.atomic import write_whole
+from data_shards.datasets.label_file import read_label_rows
 from data_shards.gallery.plan import PlannedClip
-from data_shards.label_file import read_label_rows
-from data_shards.source import Source
+from data_shards.storage.source import Source
 
 __all__ = ["COLUMNS", "write_labels"]
 

@@ -9,7 +9,7 @@ from cluster.command_line import rapt
 from data_shards.datasets import DATASETS
 from data_shards.errors import ConfigError
 from data_shards.manifest import Manifest, read_manifest
-from data_shards.source import Source
+from data_shards.storage.source import Source
 from tests.data_shards import layouts
 
 

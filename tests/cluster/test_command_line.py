@@ -70,7 +70,7 @@ def test_training_needs_no_ray_mlflow_or_decoder() -> None:
         "import sys\n"
         "for name in 'ray mlflow decord av webdataset fastapi deepspeed click rich boto3 matplotlib'.split():\n"
         "    sys.modules[name] = None\n"
-        "import training.loop, training.recipes, training.bundle, data_shards.loader, data_shards.verify\n"
+        "import training.loop, training.recipes, training.bundle, data_shards.reading.loader, data_shards.building.verify\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 

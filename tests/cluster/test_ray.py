@@ -19,11 +19,11 @@ import pytest
 from cluster.home import mlflow_uri, run_folder
 from cluster.job import TrainingJob
 from cluster.launch import connect_ray, disconnect_ray, run_local, run_on_ray
-from data_shards.build import build_shards
+from data_shards.building.build import build_shards
 from data_shards.datasets import DATASETS
 from data_shards.errors import ConfigError, ModelError, ServiceError
 from data_shards.manifest import Manifest
-from data_shards.source import Source
+from data_shards.storage.source import Source
 from serving.predictor import Predictor
 from serving.service import start_service, stop_service
 from tests.conftest import TINY_PREPROCESS

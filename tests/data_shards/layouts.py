@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data_shards.openface import OPENFACE_COLUMNS
+from data_shards.datasets.openface import OPENFACE_COLUMNS
 
 
 def put(root: Path, name: str, content: str | bytes = b"video") -> None:

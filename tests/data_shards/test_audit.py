@@ -22,7 +22,7 @@ from data_shards.audit.hash_distance import clip_distances
 from data_shards.audit.motion import motion_agreement, movement_of
 from data_shards.audit.pairs import compare
 from data_shards.audit.records import AuditedClip
-from data_shards.build import build_shards
+from data_shards.building.build import build_shards
 from data_shards.datasets import DATASETS
 from data_shards.datasets.daisee_labels import list_labels
 from data_shards.errors import ConfigError, DataError
@@ -30,7 +30,7 @@ from data_shards.listing import ENGAGEMENT_LEVELS, ListedClip, Listing, Reject
 from data_shards.manifest import Manifest
 from data_shards.preprocess import PreprocessConfig
 from data_shards.rejects import group_rejects
-from data_shards.source import Source
+from data_shards.storage.source import Source
 
 Frames = list[npt.NDArray[np.uint8]]
 PREPROCESS = PreprocessConfig(num_frames=30, size_px=64)

@@ -11,17 +11,17 @@ import av
 import numpy as np
 import pytest
 
-from data_shards.build import build_shards
+from data_shards.building.build import build_shards
+from data_shards.building.verify import verify_shards
 from data_shards.datasets import DATASETS, cmose, engagewild
 from data_shards.errors import DataError, ShardError
 from data_shards.features import from_npy, to_npy
 from data_shards.listing import ListedClip, Listing
 from data_shards.manifest import ShardIndex, index_name
 from data_shards.preprocess import PreprocessConfig
-from data_shards.reader import ShardSet
+from data_shards.reading.reader import ShardSet
 from data_shards.rejects import read_rejects
-from data_shards.source import Source
-from data_shards.verify import verify_shards
+from data_shards.storage.source import Source
 from tests.data_shards import layouts
 from tests.data_shards.test_decode import write_video
 

@@ -19,12 +19,12 @@ from data_shards.browse import page, write_contact_sheet
 from data_shards.browse.page import Card, Picture, render_page
 from data_shards.browse.pick import pick_clips
 from data_shards.browse.pictures import frame_strip, heat_map
-from data_shards.build import build_shards
+from data_shards.building.build import build_shards
 from data_shards.errors import ConfigError
 from data_shards.listing import ENGAGEMENT_LEVELS, ListedClip, Listing, Reject
 from data_shards.manifest import Manifest
 from data_shards.preprocess import PreprocessConfig
-from data_shards.reader import ShardSet
+from data_shards.reading.reader import ShardSet
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"

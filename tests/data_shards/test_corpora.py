@@ -10,7 +10,7 @@ from data_shards.datasets import cmose, engagenet, engagewild
 from data_shards.errors import DataError
 from data_shards.features import clip_features
 from data_shards.listing import NO_LEVEL, FeatureFile
-from data_shards.source import Source
+from data_shards.storage.source import Source
 from tests.data_shards import layouts
 from tests.data_shards.layouts import put, put_arrays
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_shards.datasets import daisee
-from data_shards.source import Source
+from data_shards.storage.source import Source
 from tests.data_shards.layouts import put
 
 

@@ -12,7 +12,7 @@ from data_shards.datasets import DATASETS
 from data_shards.datasets.engagewild import list_clips as list_engagewild
 from data_shards.errors import DataError
 from data_shards.listing import NO_LEVEL, SPLITS, Listing
-from data_shards.source import Source
+from data_shards.storage.source import Source
 from tests.data_shards.layouts import LAYOUTS, cmose_records, engagewild_videos, put
 
 WRITERS = {**LAYOUTS, "engagewild videos": engagewild_videos}

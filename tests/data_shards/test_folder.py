@@ -8,7 +8,7 @@ import pytest
 from data_shards.datasets import folder
 from data_shards.errors import DataError
 from data_shards.listing import Listing
-from data_shards.source import Source
+from data_shards.storage.source import Source
 from tests.data_shards.layouts import put
 
 GOOD = "clip,label,subject,split\na.mp4,0,p1,train\nb.mp4,3,p2,test\n"

@@ -23,7 +23,7 @@ from data_shards.gallery.layout import overlap
 from data_shards.gallery.people import People
 from data_shards.gallery.plan import CutSettings
 from data_shards.gallery.transcript import Transcript, Utterance, read_transcript
-from data_shards.source import Source
+from data_shards.storage.source import Source
 from tests.data_shards.meeting import FPS, PEOPLE, SCENES, Scene, grid, tile_pictures, write_meeting
 
 FRAME_S = 1 / FPS

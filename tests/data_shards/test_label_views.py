@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from data_shards.errors import ConfigError
-from data_shards.label_views import LABEL_VIEWS, view_labels
 from data_shards.listing import ENGAGEMENT_LEVELS, NO_LEVEL
+from data_shards.reading.label_views import LABEL_VIEWS, view_labels
 
 AFFECTS = ("boredom", "engagement", "confusion", "frustration")
 NAMES = dict.fromkeys(AFFECTS, ENGAGEMENT_LEVELS)

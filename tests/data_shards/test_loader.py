@@ -10,14 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_shards.build import build_shards
+from data_shards.building.build import build_shards
 from data_shards.errors import ConfigError
 from data_shards.listing import ENGAGEMENT_LEVELS, ListedClip, Listing
-from data_shards.loader import Batch, read_in_order, training_batches
 from data_shards.manifest import Manifest
-from data_shards.order import DrawStream
 from data_shards.preprocess import PreprocessConfig
-from data_shards.reader import ShardSet, Target
+from data_shards.reading.loader import Batch, read_in_order, training_batches
+from data_shards.reading.order import DrawStream
+from data_shards.reading.reader import ShardSet, Target
 
 Shards = tuple[Path, Manifest]
 ENGAGEMENT = Target("engagement")

@@ -15,9 +15,9 @@ import boto3
 import pytest
 
 from data_shards.errors import ShardError, StorageError
-from data_shards.multipart import PART_BYTES
-from data_shards.object_client import Connecting
-from data_shards.object_storage import S3Store
+from data_shards.storage.multipart import PART_BYTES
+from data_shards.storage.object_client import Connecting
+from data_shards.storage.object_storage import S3Store
 from tests.conftest import ROOT
 from tests.fault_proxy import Fault, FaultProxy, Kind, fault_proxy
 from tests.object_server import BUCKET, ObjectServer, free_ports
@@ -133,7 +133,7 @@ def test_a_killed_upload_is_continued_and_never_seen(
 ) -> None:
     proxy.faults = [Fault("delay", "PUT", "partNumber", skip=2, delay_s=300)]
     code = (
-        "import sys; from pathlib import Path; from data_shards.store import open_store; "
+        "import sys; from pathlib import Path; from data_shards.storage.store import open_store; "
         "open_store(sys.argv[1]).put(Path(sys.argv[2]), 'x')"
     )
     process = subprocess.Popen([sys.executable, "-c", code, bucket, str(large[0])], cwd=ROOT)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_shards.datasets.openface import ACTION_UNITS, GAZE, HEAD_POSE, OPENFACE_COLUMNS, read_openface
 from data_shards.errors import ClipError
-from data_shards.openface import ACTION_UNITS, GAZE, HEAD_POSE, OPENFACE_COLUMNS, read_openface
 from tests.data_shards.layouts import openface_csv
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from data_shards.errors import ConfigError
 from data_shards.hashing import mix64, seed_of
-from data_shards.order import DrawStream, Sampler, permutation
+from data_shards.reading.order import DrawStream, Sampler, permutation
 
 label_lists = st.lists(st.integers(0, 3), min_size=8, max_size=60).map(lambda labels: np.array([*labels, 0, 1, 2, 3]))
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_shards.datasets.person_splits import split_by_person
 from data_shards.listing import ENGAGEMENT_LEVELS, NO_LEVEL, ListedClip, Listing
-from data_shards.person_splits import split_by_person
 
 
 def listing_of(clips: list[tuple[str, str, int]]) -> Listing:

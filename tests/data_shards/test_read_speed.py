@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_shards.build import build_shards
+from data_shards.building.build import build_shards
 from data_shards.errors import ConfigError
 from data_shards.listing import ENGAGEMENT_LEVELS, ListedClip, Listing
 from data_shards.manifest import Manifest
 from data_shards.preprocess import PreprocessConfig
-from data_shards.read_speed import ReadSpeed, measure_read_speed
+from data_shards.reading.read_speed import ReadSpeed, measure_read_speed
 
 Shards = tuple[Path, Manifest]
 

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from data_shards.build import build_shards
-from data_shards.copy import copy_shards
+from data_shards.building.build import build_shards
+from data_shards.building.copy import copy_shards
+from data_shards.building.verify import verify_shards
 from data_shards.datasets import DATASETS
 from data_shards.errors import ConfigError, DataError, ShardError
-from data_shards.loader import training_batches
 from data_shards.manifest import Manifest, read_manifest
-from data_shards.order import DrawStream
-from data_shards.reader import ShardSet, Target
-from data_shards.shard_cache import CacheSettings
-from data_shards.source import Source
-from data_shards.store import open_store
-from data_shards.verify import verify_shards
+from data_shards.reading.loader import training_batches
+from data_shards.reading.order import DrawStream
+from data_shards.reading.reader import ShardSet, Target
+from data_shards.storage.shard_cache import CacheSettings
+from data_shards.storage.source import Source
+from data_shards.storage.store import open_store
 from tests.conftest import ROOT, TINY_PREPROCESS
 from tests.training.test_loop import ddp_events, losses, run_events
 from training.config import RunConfig, with_settings

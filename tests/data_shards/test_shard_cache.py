@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from data_shards.errors import ConfigError, ShardError, StorageError
-from data_shards.multipart import PART_BYTES
-from data_shards.object_client import Connecting
-from data_shards.object_storage import S3Store
-from data_shards.shard_cache import CacheSettings, ShardCache
+from data_shards.storage.multipart import PART_BYTES
+from data_shards.storage.object_client import Connecting
+from data_shards.storage.object_storage import S3Store
+from data_shards.storage.shard_cache import CacheSettings, ShardCache
 from tests.conftest import ROOT
 from tests.data_shards.test_object_storage import wait_for
 from tests.fault_proxy import Fault, FaultProxy, fault_proxy
@@ -174,8 +174,8 @@ def test_a_manifest_that_lies_is_found_out(store: S3Store, shards: Shards, tmp_p
 IN_A_PROCESS = """
 import json, random, sys
 from pathlib import Path
-from data_shards.shard_cache import CacheSettings, ShardCache
-from data_shards.store import open_store
+from data_shards.storage.shard_cache import CacheSettings, ShardCache
+from data_shards.storage.store import open_store
 
 uri, folder, max_bytes, seed, shards = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), json.loads(sys.argv[5])
 with ShardCache(open_store(uri), CacheSettings(folder, max_bytes)) as cache:

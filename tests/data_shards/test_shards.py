@@ -22,17 +22,17 @@ import pytest
 import webdataset
 from PIL import Image
 
-from data_shards.build import build_shards, plan_shards
-from data_shards.claim import claimed
+from data_shards.building.build import build_shards, plan_shards
+from data_shards.building.claim import claimed
+from data_shards.building.shard_writer import write_shard
+from data_shards.building.verify import verify_shards
 from data_shards.datasets import DATASETS
 from data_shards.errors import ConfigError, DataError, ShardError
 from data_shards.manifest import Manifest, index_name, read_manifest
-from data_shards.reader import ShardSet
+from data_shards.reading.reader import ShardSet
 from data_shards.sample import sample_key
-from data_shards.shard_writer import write_shard
-from data_shards.source import Source
-from data_shards.store import LocalStore, open_store
-from data_shards.verify import verify_shards
+from data_shards.storage.source import Source
+from data_shards.storage.store import LocalStore, open_store
 from tests.conftest import ROOT, TINY_PREPROCESS
 from tests.data_shards.test_decode import write_video
 

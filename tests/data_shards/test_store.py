@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from data_shards.errors import ConfigError, ShardError, StorageError
-from data_shards.multipart import PART_BYTES
-from data_shards.store import LocalStore, Store, open_store
+from data_shards.storage.multipart import PART_BYTES
+from data_shards.storage.store import LocalStore, Store, open_store
 from tests.conftest import ROOT
 
 
@@ -122,7 +122,7 @@ def test_a_prefix_does_not_lead_out_of_its_bucket() -> None:
 
 
 def test_a_folder_is_opened_without_boto3() -> None:
-    code = "import sys; from data_shards.store import open_store; open_store('x').names(); print('boto3' in sys.modules)"
+    code = "import sys; from data_shards.storage.store import open_store; open_store('x').names(); print('boto3' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from data_shards.copy import copy_shards
+from data_shards.building.copy import copy_shards
+from data_shards.building.verify import verify_shards
 from data_shards.manifest import Manifest
-from data_shards.store import open_store
-from data_shards.verify import verify_shards
+from data_shards.storage.store import open_store
 
 Shards = tuple[Path, Manifest]
 Edit = Callable[[dict[str, Any]], None]

@@ -6,7 +6,7 @@ import pytest
 
 from data_shards.errors import ClipError
 from data_shards.manifest import Manifest
-from data_shards.reader import ShardSet
+from data_shards.reading.reader import ShardSet
 from serving.predictor import Predictor
 from training.registry import RegisteredModel
 

@@ -10,7 +10,7 @@ import torch
 
 from data_shards.errors import ModelError
 from data_shards.manifest import Manifest
-from data_shards.reader import ShardSet, Target
+from data_shards.reading.reader import ShardSet, Target
 from training.bundle import load_bundle, read_record
 from training.evaluate import evaluate, predict
 

@@ -8,12 +8,12 @@ import pytest
 from cluster.home import mlflow_uri
 from cluster.job import TrainingJob
 from cluster.launch import run_local
-from data_shards.build import build_shards
+from data_shards.building.build import build_shards
 from data_shards.datasets import DATASETS
 from data_shards.datasets.daisee import LABEL_NAMES
 from data_shards.errors import ConfigError, ModelError
-from data_shards.label_views import infers_emotion
-from data_shards.source import Source
+from data_shards.reading.label_views import infers_emotion
+from data_shards.storage.source import Source
 from serving.predictor import Predictor
 from serving.service import start_service
 from tests.conftest import TINY_PREPROCESS

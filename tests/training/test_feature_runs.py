@@ -9,13 +9,13 @@ import torch
 from cluster.home import mlflow_uri
 from cluster.job import TrainingJob
 from cluster.launch import run_local
-from data_shards.build import build_shards
+from data_shards.building.build import build_shards
+from data_shards.building.verify import verify_shards
 from data_shards.errors import ConfigError, ModelError
 from data_shards.listing import ENGAGEMENT_LEVELS, NO_LEVEL, ListedClip, Listing
-from data_shards.loader import ClipInputs
 from data_shards.manifest import Manifest
 from data_shards.preprocess import PreprocessConfig
-from data_shards.verify import verify_shards
+from data_shards.reading.loader import ClipInputs
 from serving.predictor import Predictor
 from tests.training.test_loop import ddp_events, losses, run_events
 from training.config import RunConfig, with_settings

@@ -13,7 +13,7 @@ import torch.multiprocessing
 
 from data_shards.errors import ConfigError, ModelError
 from data_shards.manifest import Manifest
-from data_shards.shard_cache import CacheSettings
+from data_shards.storage.shard_cache import CacheSettings
 from training.checkpoint import latest_checkpoint
 from training.config import RunConfig, with_settings
 from training.events import CheckpointSaved, EpochDone, Event, EventLog, RunFinished, RunStarted, StepDone, parse_event

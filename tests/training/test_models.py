@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from data_shards.errors import ModelError
-from data_shards.loader import ClipInputs
+from data_shards.reading.loader import ClipInputs
 from training.models import MODELS
 from training.models.dropout import KeyedDropout
 from training.models.frames import normalise

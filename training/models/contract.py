@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from data_shards.loader import ClipInputs
+from data_shards.reading.loader import ClipInputs
 from data_shards.sample import FRAMES
 from training.settings import Settings
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from data_shards.errors import ConfigError
-from data_shards.loader import ClipInputs
+from data_shards.reading.loader import ClipInputs
 from training.models.contract import EngagementModel, ModelOutput
 from training.models.tcn import TemporalConvNet
 from training.settings import Settings

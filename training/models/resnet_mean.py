@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from data_shards.loader import ClipInputs
+from data_shards.reading.loader import ClipInputs
 from training.models.contract import EngagementModel, ModelOutput
 from training.models.resnet_tcn import FrameResNet, frame_features
 from training.settings import Settings

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from data_shards.loader import ClipInputs
+from data_shards.reading.loader import ClipInputs
 from training.models.contract import EngagementModel, ModelOutput
 from training.models.frames import normalise
 from training.models.resnet import ResNet, load_weights

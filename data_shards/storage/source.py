@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from data_shards.errors import ClipError, DataError
-from data_shards.store import Store, open_store
+from data_shards.storage.store import Store, open_store
 
 __all__ = ["Source", "SourceFile", "file_of"]
 

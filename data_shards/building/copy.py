@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_shards.claim import claimed
+from data_shards.building.claim import claimed
 from data_shards.errors import ShardError
 from data_shards.manifest import Manifest, ShardEntry, index_name, read_index, read_manifest
-from data_shards.store import Store, open_store
+from data_shards.storage.store import Store, open_store
 
 __all__ = ["copy_shards"]
 

@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from data_shards.errors import ConfigError, ShardError
-from data_shards.label_views import LabelView, view_labels
 from data_shards.listing import NO_LEVEL
 from data_shards.manifest import Manifest, ShardEntry, index_bytes, read_manifest
-from data_shards.open_shards import OpenShards
+from data_shards.reading.label_views import LabelView, view_labels
+from data_shards.reading.open_shards import OpenShards
 from data_shards.sample import FRAMES, Sample, member_of
-from data_shards.shard_cache import CacheSettings
-from data_shards.store import open_store
+from data_shards.storage.shard_cache import CacheSettings
+from data_shards.storage.store import open_store
 
 __all__ = ["ShardSet", "Target"]
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from data_shards.errors import ClipError, DataError
-from data_shards.source import Source
+from data_shards.storage.source import Source
 
 __all__ = ["decode_text", "parse_level", "parse_level_name", "plain_name", "read_label_rows"]
 

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 
 from data_shards.errors import ClipError
 from data_shards.listing import Reject
-from data_shards.source import Source, SourceFile
+from data_shards.storage.source import Source, SourceFile
 
 __all__ = ["VIDEO_SUFFIXES", "VideoFiles", "stem_of"]
 

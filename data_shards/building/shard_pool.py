@@ -10,10 +10,10 @@ from functools import partial
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
+from data_shards.building.shard_writer import ShardPlan, write_shard
 from data_shards.errors import DataError
 from data_shards.manifest import ShardIndex
-from data_shards.shard_writer import ShardPlan, write_shard
-from data_shards.store import Store
+from data_shards.storage.store import Store
 from data_shards.worker_pool import end_with_parent, ignore_interrupts, kill_workers
 
 __all__ = ["OnDone", "write_in_processes"]

@@ -24,9 +24,9 @@ from typing import NamedTuple
 
 from data_shards.atomic import is_partial, whole_file
 from data_shards.errors import ConfigError, ShardError
-from data_shards.multipart import PART_BYTES, Piece, md5_header, pieces_of, upload_in_parts
-from data_shards.object_client import ClientError, Connecting, ObjectClient, SpoiledError, code_of, status_of, streaming
-from data_shards.store import checked_name, file_sha256, writing
+from data_shards.storage.multipart import PART_BYTES, Piece, md5_header, pieces_of, upload_in_parts
+from data_shards.storage.object_client import ClientError, Connecting, ObjectClient, SpoiledError, code_of, status_of, streaming
+from data_shards.storage.store import checked_name, file_sha256, writing
 
 __all__ = ["S3Store"]
 

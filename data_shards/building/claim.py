@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from data_shards.errors import ConfigError, DataError
 from data_shards.listing import SPLITS
 from data_shards.manifest import read_manifest
-from data_shards.store import LocalStore, Store
+from data_shards.storage.store import LocalStore, Store
 
 __all__ = ["claimed"]
 

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from data_shards.claim import claimed
+from data_shards.building.claim import claimed
+from data_shards.building.shard_pool import OnDone, write_in_processes
+from data_shards.building.shard_writer import ShardPlan, common_shape, finished_index
 from data_shards.decode import decoder_versions
 from data_shards.errors import DataError
 from data_shards.listing import NO_LEVEL, SPLITS, Listing, Reject
@@ -25,9 +27,7 @@ from data_shards.manifest import (
 )
 from data_shards.preprocess import PreprocessConfig
 from data_shards.sample import FRAMES
-from data_shards.shard_pool import OnDone, write_in_processes
-from data_shards.shard_writer import ShardPlan, common_shape, finished_index
-from data_shards.store import Store, open_store
+from data_shards.storage.store import Store, open_store
 
 __all__ = ["Progress", "WriteShards", "build_shards", "plan_shards"]
 

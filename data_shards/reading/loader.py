@@ -16,8 +16,8 @@ from torch import Tensor
 
 from data_shards.errors import ConfigError, ShardError
 from data_shards.listing import NO_LEVEL
-from data_shards.order import DrawStream
-from data_shards.reader import ShardSet
+from data_shards.reading.order import DrawStream
+from data_shards.reading.reader import ShardSet
 from data_shards.sample import FRAMES, Sample
 
 __all__ = ["Batch", "ClipInputs", "batch_of", "read_in_order", "training_batches"]

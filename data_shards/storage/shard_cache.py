@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Self
 
 from data_shards.errors import ConfigError, ShardError
-from data_shards.store import Store, writing
+from data_shards.storage.store import Store, writing
 
 __all__ = ["CacheSettings", "ShardCache"]
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from data_shards.building.shard_writer import member_places
 from data_shards.errors import ShardError
 from data_shards.listing import NO_LEVEL
 from data_shards.manifest import IndexedSample, Manifest, ShardEntry, ShardIndex, read_index, read_manifest
 from data_shards.sample import Sample
-from data_shards.shard_writer import member_places
-from data_shards.store import Store, file_sha256, open_store
+from data_shards.storage.store import Store, file_sha256, open_store
 
 __all__ = ["verify_shards"]
 

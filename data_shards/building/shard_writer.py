@@ -17,7 +17,7 @@ from data_shards.listing import FeatureFile, ListedClip, Reject
 from data_shards.manifest import SCHEMA_VERSION, IndexedSample, ShardIndex, index_name
 from data_shards.preprocess import PreprocessConfig, preprocess
 from data_shards.sample import Sample, sample_key
-from data_shards.store import Store, published
+from data_shards.storage.store import Store, published
 
 __all__ = ["ShardPlan", "common_shape", "finished_index", "member_places", "write_shard"]
 

@@ -7,13 +7,13 @@ from itertools import islice
 from pathlib import Path
 
 from data_shards.errors import ConfigError
-from data_shards.loader import Batch, training_batches
 from data_shards.manifest import Manifest, read_manifest
-from data_shards.order import DrawStream
-from data_shards.reader import ShardSet, Target
+from data_shards.reading.loader import Batch, training_batches
+from data_shards.reading.order import DrawStream
+from data_shards.reading.reader import ShardSet, Target
 from data_shards.sample import FRAMES
 from data_shards.schema import Stored
-from data_shards.shard_cache import CacheSettings
+from data_shards.storage.shard_cache import CacheSettings
 
 __all__ = ["ReadSpeed", "measure_read_speed"]
 

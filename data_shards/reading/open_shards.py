@@ -11,8 +11,8 @@ from threading import Lock
 
 from data_shards.errors import ConfigError, ShardError
 from data_shards.manifest import ShardEntry
-from data_shards.shard_cache import CacheSettings, ShardCache
-from data_shards.store import LocalStore, Store
+from data_shards.storage.shard_cache import CacheSettings, ShardCache
+from data_shards.storage.store import LocalStore, Store
 
 __all__ = ["OpenShards"]
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 
+from data_shards.datasets.video_files import VIDEO_SUFFIXES
 from data_shards.errors import ClipError
 from data_shards.listing import ListedClip, Reject
-from data_shards.video_files import VIDEO_SUFFIXES
 
 __all__ = ["ListingDraft"]
 

@@ -62,7 +62,7 @@ def open_store(uri: str | Path) -> Store:
     if scheme[1].lower() != "s3":  # the rest of the address is not shown: it may hold a password
         raise ConfigError(f"{scheme[1]}://: no such storage here; name a folder, or s3://bucket/prefix")
     try:
-        from data_shards.object_storage import S3Store
+        from data_shards.storage.object_storage import S3Store
     except ModuleNotFoundError as error:
         raise ConfigError(f"s3:// needs the package {error.name}, which is not installed; pip install boto3") from None
     return S3Store(str(uri))

@@ -1,0 +1,1 @@
+"""Listings to sets of shards: planned, claimed, written, copied, checked."""

@@ -1,0 +1,1 @@
+"""Sets of shards to batches: the order of samples, the reader, the loader."""
