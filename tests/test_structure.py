@@ -48,6 +48,7 @@ def test_a_system_is_imported_where_it_belongs(system: str) -> None:
 
 ABSENT_ON_A_BARE_GPU_MACHINE = (
     "ray", "mlflow", "decord", "av", "webdataset", "boto3", "mediapipe", "deepspeed", "transformers", "kornia", "imagehash",
+    "fastapi", "click", "rich", "matplotlib",
 )  # fmt: skip
 
 
@@ -63,6 +64,7 @@ from pathlib import Path
 from training.config import with_settings
 from training.loop import train
 from training.recipes import recipe
+import data_shards.building.verify
 run = with_settings(recipe("demo"), {TINY_SETTINGS})
 print(train(run, {str(simulated_shards[0])!r}, Path({str(tmp_path)!r}), run_id="bare", stop_after_step=2))
 """

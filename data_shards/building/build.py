@@ -61,6 +61,8 @@ def build_shards(
     store = open_store(out)
     if strict and listing.rejects:
         raise DataError(_strict_message(listing.rejects[0]))
+    if not listing.clips:
+        raise DataError(_nothing_usable(store, listing.rejects))
     plans = plan_shards(listing, preprocess=preprocess, clips_per_shard=clips_per_shard)
     total = sum(len(plan.clips) for plan in plans)
     try:
@@ -101,8 +103,7 @@ def _finish(
     rejects = [*listing.rejects, *(reject for index in indexes for reject in index.rejects)]
     filled = [index for index in indexes if index.samples]
     if not filled:
-        reason = rejects[0].reason if rejects else "the dataset lists none"
-        raise DataError(f"{store.uri}: no clip could be used, so no shards were made (the first: {reason})")
+        raise DataError(_nothing_usable(store, rejects))
     has_frames = any("frames.mjpeg" in sample.members for index in filled for sample in index.samples)
     features = sorted({name for index in filled for name in index.features})
     manifest = Manifest(
@@ -159,6 +160,11 @@ def _summary(listing: Listing, indexes: Sequence[ShardIndex]) -> SplitSummary:
         subjects=tuple(sorted({sample.subject for sample in samples})),
         label_histogram=histogram,
     )
+
+
+def _nothing_usable(store: Store, rejects: Sequence[Reject]) -> str:
+    reason = rejects[0].reason if rejects else "the dataset lists none"
+    return f"{store.uri}: no clip could be used, so no shards were made (the first: {reason})"
 
 
 def _strict_message(reject: Reject) -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import webdataset
 
 from data_shards.decode import DecodeLimits, decoder_versions
 from data_shards.errors import ClipError, ShardError
@@ -83,6 +82,8 @@ def write_shard(store: Store, plan: ShardPlan, *, on_clip: Callable[[str], None]
 
     on_clip is called with each clip's id before it is opened, so a caller knows which clip killed a process.
     """
+    import webdataset  # here: `verify` needs this module's readers alone, and runs without it
+
     samples: list[tuple[str, Sample]] = []
     rejects: list[Reject] = []
     for clip in plan.clips:

@@ -64,17 +64,6 @@ def test_help_is_cheap() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_training_needs_no_ray_mlflow_or_decoder() -> None:
-    """The loop runs on a bare GPU machine: torch, numpy, pydantic, safetensors and Pillow."""
-    code = (
-        "import sys\n"
-        "for name in 'ray mlflow decord av webdataset fastapi deepspeed click rich boto3 matplotlib'.split():\n"
-        "    sys.modules[name] = None\n"
-        "import training.loop, training.recipes, training.bundle, data_shards.reading.loader, data_shards.building.verify\n"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
 def test_a_dataset_is_built_described_and_verified(simulated_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "shards"
     built = rapt_run("shards", "build", "folder", simulated_folder, out, "--frames", "4", "--size", "32", "--json")

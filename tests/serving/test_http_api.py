@@ -62,7 +62,7 @@ def test_the_real_daisee_clip_is_scored(client: TestClient, real_data: Path) -> 
 def test_the_model_and_its_limits_can_be_asked_for(client: TestClient) -> None:
     model = client.get("/v1/model").json()
     assert model["levels"] == ["very low", "low", "high", "very high"]
-    assert "no emotion is inferred" in model["limits"]
+    assert "No emotion is inferred" in model["limits"]
     assert client.get("/healthz").json() == {"status": "alive"}
     assert client.get("/readyz").json()["status"] == "ready"
 

@@ -31,7 +31,7 @@ def test_record_and_card_say_simulated_and_where_it_came_from(tiny_bundle: Path,
     assert record.preprocess == simulated_shards[1].preprocess
     assert "simulated" in card
     assert "majority class" in card
-    assert "no emotion is inferred" in card
+    assert "No emotion is inferred" in card
     assert f"{record.test.metrics.balanced_accuracy:.3f}" in card if record.test else False
 
 
