@@ -157,7 +157,9 @@ class ShardCache:
                     )
                 asked_at = time.time() + (_KEPT_AHEAD_S if ahead else 0)
                 os.utime(arriving, (asked_at, asked_at))
-                arriving.rename(path)
+                with self._making_room():  # who looks over the folder must see it as taken room or as a shard, not as neither
+                    arriving.rename(path)
+                    os.ftruncate(lock, 0)
             finally:
                 self._remove_arriving(shard.sha256)
                 os.ftruncate(lock, 0)
