@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,33 +116,25 @@ def run_worker(
 
     Returns None on the other workers, and where stop_after_step ended the run before it was whole.
     """
+    share = partial(
+        train,
+        job.run,
+        job.data,
+        job.run_folder,
+        run_id=job.run_id,
+        world=world,
+        device=device,
+        cache=job.cache,
+        stop_after_step=stop_after_step,
+    )
     if not world.is_first:
-        train(
-            job.run,
-            job.data,
-            job.run_folder,
-            run_id=job.run_id,
-            world=world,
-            device=device,
-            cache=job.cache,
-            stop_after_step=stop_after_step,
-        )
+        share()
         return None
     tracker = MlflowTracker(job.mlflow_uri, job.run, run_id=job.run_id, tags=_tags(job))
     events = EventLog(job.run_folder / "events.jsonl")
     bundle = None
     try:
-        bundle = train(
-            job.run,
-            job.data,
-            job.run_folder,
-            run_id=job.run_id,
-            world=world,
-            device=device,
-            cache=job.cache,
-            listeners=(events, tracker, *listeners),
-            stop_after_step=stop_after_step,
-        )
+        bundle = share(listeners=(events, tracker, *listeners))
     finally:
         events.close()
         tracker.close(finished=bundle is not None)

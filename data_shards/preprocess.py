@@ -20,6 +20,7 @@ from data_shards.listing import ListedClip
 from data_shards.sample import Sample, SampleMeta, encode_frames
 from data_shards.schema import Stored
 from data_shards.storage.source import file_of
+from data_shards.storage.store import file_sha256
 
 __all__ = ["PreprocessConfig", "preprocess", "preprocess_file"]
 
@@ -62,7 +63,7 @@ def _decode_video(clip: ListedClip, path: Path, config: PreprocessConfig, limits
     frames_mjpeg, offsets = encode_frames(square_THWC, quality=config.jpeg_quality)
     meta = SampleMeta(
         **_known(clip),
-        source_sha256=_sha256(path),
+        source_sha256=file_sha256(path),
         fps=decoded.fps,
         duration_s=decoded.duration_s,
         num_source_frames=decoded.num_frames,
@@ -110,8 +111,3 @@ def _to_square(frames_THWC: npt.NDArray[np.uint8], size_px: int) -> npt.NDArray[
         return cropped
     around = ((0, 0), (missing_h // 2, missing_h - missing_h // 2), (missing_w // 2, missing_w - missing_w // 2), (0, 0))
     return np.pad(cropped, around)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,6 +12,7 @@ from data_shards.manifest import Manifest
 from data_shards.preprocess import PreprocessConfig
 from data_shards.simulation import SimulationSettings, generate
 from data_shards.storage.source import Source
+from tests.fault_proxy import proxy  # noqa: F401  # fixture
 from tests.object_server import bucket, object_server  # noqa: F401  # fixtures
 from training.config import RunConfig, with_settings
 from training.loop import train

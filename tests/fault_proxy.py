@@ -12,7 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
-__all__ = ["Fault", "FaultProxy", "Request", "fault_proxy"]
+import pytest
+
+from tests.object_server import ObjectServer
+
+__all__ = ["Fault", "FaultProxy", "Request", "fault_proxy", "proxy"]
 
 Kind = Literal["status", "delay", "drop", "drop-upload", "short", "long", "corrupt", "corrupt-upload", "lose-answer", "etag"]
 
@@ -195,3 +199,11 @@ class _Handler(BaseHTTPRequestHandler):
 def _flipped(content: bytes) -> bytes:
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :] if content else content
+
+
+@pytest.fixture
+def proxy(object_server: ObjectServer, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A proxy before the server, through which boto3 goes from here on."""
+    with fault_proxy(object_server.endpoint) as running:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", running.endpoint)
+        yield running

@@ -28,9 +28,8 @@ def shards() -> None:
     """Make, describe and check shards of labelled clips."""
 
 
-shards.add_command(audit)
-shards.add_command(browse)
-shards.add_command(cut)
+for command in (audit, bench, browse, copy, cut):
+    shards.add_command(command)
 
 
 @shards.command(context_settings={"show_default": True})
@@ -227,10 +226,6 @@ def verify(uri: str, as_json: bool) -> None:
         raise ShardError(f"{uri}: {len(findings)} findings; build the damaged shards again")
     if not as_json:
         console.print(f"{uri}: whole, {len(manifest.shards)} shards, digest {manifest.digest[:16]}")
-
-
-shards.add_command(bench)
-shards.add_command(copy)
 
 
 def _print_info(uri: str, as_json: bool) -> None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from data_shards.atomic import is_partial
 from data_shards.errors import ConfigError, DataError
 from data_shards.listing import SPLITS
 from data_shards.manifest import read_manifest
@@ -21,7 +22,6 @@ __all__ = ["claimed"]
 _MARK = "building.json"
 _OWN_SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}\.(tar|index\.json)")
 _OWN_RECORD = re.compile(r"manifest\.json|rejects\.jsonl|building\.json")
-_OWN_LEFTOVER = re.compile(r"\..+\.partial-\d+")
 
 
 @contextmanager
@@ -78,5 +78,5 @@ def _alone(store: Store) -> Iterator[None]:
 def _remove_leftovers(store: Store) -> None:
     """Half-written files of killed processes, in a folder; a bucket shows none."""
     if isinstance(store, LocalStore):
-        for path in [path for path in store.folder.iterdir() if _OWN_LEFTOVER.fullmatch(path.name)]:
+        for path in [path for path in store.folder.iterdir() if is_partial(path.name)]:
             path.unlink()

@@ -9,7 +9,7 @@ from pathlib import Path
 from data_shards.building.claim import claimed
 from data_shards.errors import ShardError
 from data_shards.manifest import Manifest, ShardEntry, index_name, read_index, read_manifest
-from data_shards.storage.store import Store, open_store
+from data_shards.storage.store import Store, file_sha256, open_store
 
 __all__ = ["copy_shards"]
 
@@ -72,9 +72,8 @@ def _checked(origin: Store, entry: ShardEntry) -> Iterator[Path]:
     here = origin.local_path(entry.name)
     try:
         if here is not None:
-            with here.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-                    raise ShardError(f"{here}: its sha256 is not the manifest's; run `rapt shards verify`, then build it again")
+            if file_sha256(here) != entry.sha256:
+                raise ShardError(f"{here}: its sha256 is not the manifest's; run `rapt shards verify`, then build it again")
             yield here
             return
         with tempfile.TemporaryDirectory(prefix="rapt-copy-") as folder:

@@ -16,7 +16,7 @@ from data_shards.listing import FeatureFile, ListedClip, Reject
 from data_shards.manifest import SCHEMA_VERSION, IndexedSample, ShardIndex, index_name
 from data_shards.preprocess import PreprocessConfig, preprocess
 from data_shards.sample import Sample, sample_key
-from data_shards.storage.store import Store, published
+from data_shards.storage.store import Store, file_sha256, published
 
 __all__ = ["ShardPlan", "common_shape", "finished_index", "member_places", "write_shard"]
 
@@ -105,8 +105,7 @@ def write_shard(store: Store, plan: ShardPlan, *, on_clip: Callable[[str], None]
             for key, sample in samples:
                 writer.write({"__key__": key, **sample.members()})
         places = member_places(tar_path)
-        with tar_path.open("rb") as written:
-            digest = hashlib.file_digest(written, "sha256").hexdigest()
+        digest = file_sha256(tar_path)
         size_bytes = tar_path.stat().st_size
     index = ShardIndex(
         schema_version=SCHEMA_VERSION,

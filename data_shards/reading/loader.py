@@ -1,6 +1,6 @@
 """Shards to batches: a rank's share of the draw stream, decoded ahead by threads.
 
-The JPEG decoder and `pread` release the interpreter lock, so threads suffice and nothing is sent between processes.
+The JPEG decoder releases the interpreter lock, so threads suffice and nothing is sent between processes.
 Letters: B clips, T frames, C = 3 RGB channels, H height, W width.
 """
 

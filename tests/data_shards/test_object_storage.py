@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,20 +18,12 @@ from data_shards.storage.multipart import PART_BYTES
 from data_shards.storage.object_client import Connecting
 from data_shards.storage.object_storage import S3Store
 from tests.conftest import ROOT
-from tests.fault_proxy import Fault, FaultProxy, Kind, fault_proxy
+from tests.fault_proxy import Fault, FaultProxy, Kind
 from tests.object_server import BUCKET, ObjectServer, free_ports
 
 NUM_PARTS = 4
 SIZE = NUM_PARTS * PART_BYTES - 12_345
 IMPATIENT = Connecting(num_connections=4, num_attempts=3, connect_timeout_s=2.0, read_timeout_s=20.0)
-
-
-@pytest.fixture
-def proxy(object_server: ObjectServer, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """A proxy before the server, through which boto3 goes from here on."""
-    with fault_proxy(object_server.endpoint) as running:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", running.endpoint)
-        yield running
 
 
 @pytest.fixture

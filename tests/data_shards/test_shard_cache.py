@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,19 +20,10 @@ from data_shards.storage.object_storage import S3Store
 from data_shards.storage.shard_cache import CacheSettings, ShardCache
 from tests.conftest import ROOT
 from tests.data_shards.test_object_storage import wait_for
-from tests.fault_proxy import Fault, FaultProxy, fault_proxy
-from tests.object_server import ObjectServer
+from tests.fault_proxy import Fault, FaultProxy
 
 SIZE = 100_000
 Shards = list[dict[str, object]]
-
-
-@pytest.fixture
-def proxy(object_server: ObjectServer, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """A proxy before the server, through which boto3 goes from here on."""
-    with fault_proxy(object_server.endpoint) as running:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", running.endpoint)
-        yield running
 
 
 @pytest.fixture
