@@ -105,9 +105,7 @@ def decode_clip(
                 height_px, width_px = (int(side) for side in _open(path)[0].shape[:2])
             found = _decode_by_index(path, pick=pick, size=frame_size(width_px, height_px), max_frames=limits.max_frames)
     except (DECORDError, RuntimeError, ValueError, IndexError) as error:
-        if _is_encrypted(path):
-            raise ClipError(f"{path.name}: protected by a password or a key; hand in the clip without protection") from None
-        raise ClipError(f"{path.name}: damaged, cannot be decoded ({_short(error)}); re-encode it") from None
+        raise _undecodable(path, error) from None
     starts_N = found.starts_N
     return DecodedClip(
         frames_THWC=np.ascontiguousarray(found.frames_THWC),
@@ -200,7 +198,7 @@ def _open(path: Path, *, width: int = -1, height: int = -1):  # type: ignore[no-
         # one thread: the build runs one process a core, and a clip is short
         return decord.VideoReader(str(path), width=width, height=height, num_threads=1)
     except (decord.DECORDError, RuntimeError) as error:
-        raise ClipError(f"{path.name}: damaged, cannot be decoded ({_short(error)}); re-encode it") from None
+        raise _undecodable(path, error) from None
 
 
 def has_no_index(path: Path) -> bool:
@@ -208,6 +206,13 @@ def has_no_index(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(4)
     return head[:1] == b"\x47" or head in _NO_INDEX
+
+
+def _undecodable(path: Path, error: Exception) -> ClipError:
+    """Why the decoder failed. What encrypted pictures look like is chance: it may fail on opening or on any frame."""
+    if _is_encrypted(path):
+        return ClipError(f"{path.name}: protected by a password or a key; hand in the clip without protection")
+    return ClipError(f"{path.name}: damaged, cannot be decoded ({_short(error)}); re-encode it")
 
 
 def _is_encrypted(path: Path) -> bool:
