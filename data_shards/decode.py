@@ -16,7 +16,19 @@ from data_shards.decode_in_order import PickedFrames, decode_in_order
 from data_shards.errors import ClipError
 from data_shards.schema import Stored
 
-__all__ = ["DecodeLimits", "DecodedClip", "check_container", "check_header", "decode_clip", "decoder_versions", "load_decoder"]
+__all__ = [
+    "DecodeLimits",
+    "DecodedClip",
+    "check_container",
+    "check_header",
+    "decodable_width",
+    "decode_clip",
+    "decoder_versions",
+    "has_no_index",
+    "load_decoder",
+    "open_reader",
+    "undecodable",
+]
 
 # The containers Rapt opens, by their first bytes. ffmpeg would follow a playlist or a concat script to other
 # files and addresses, so what a file is gets decided here, from its own bytes, before ffmpeg sees it.
@@ -102,10 +114,10 @@ def decode_clip(
             found = decode_in_order(path, pick=pick, size=frame_size(width_px, height_px), max_frames=limits.max_frames)
         else:
             if may_be_rotated:  # only a decoded frame tells which way up it is
-                height_px, width_px = (int(side) for side in _open(path)[0].shape[:2])
+                height_px, width_px = (int(side) for side in open_reader(path)[0].shape[:2])
             found = _decode_by_index(path, pick=pick, size=frame_size(width_px, height_px), max_frames=limits.max_frames)
     except (DECORDError, RuntimeError, ValueError, IndexError) as error:
-        raise _undecodable(path, error) from None
+        raise undecodable(path, error) from None
     starts_N = found.starts_N
     return DecodedClip(
         frames_THWC=np.ascontiguousarray(found.frames_THWC),
@@ -127,7 +139,7 @@ def _decode_by_index(
 ) -> PickedFrames:
     """The same as `decode_in_order`, by decord: only what leads to the picked frames is decoded."""
     width, height = size
-    reader = _open(path, width=width + 1 if width in _RGBA_WIDTHS else width, height=height)
+    reader = open_reader(path, width=decodable_width(width), height=height)
     if not 0 < len(reader) <= max_frames:
         raise ClipError(f"{path.name}: {len(reader)} frames where 1 to {max_frames} can be used")
     spans_N2 = np.asarray(reader.get_frame_timestamp(range(len(reader))), dtype=np.float64)
@@ -190,7 +202,8 @@ def check_header(path: Path, limits: DecodeLimits) -> tuple[int, int, bool]:
     return *size, may_be_rotated
 
 
-def _open(path: Path, *, width: int = -1, height: int = -1):  # type: ignore[no-untyped-def]  # decord has no types
+def open_reader(path: Path, *, width: int = -1, height: int = -1):  # type: ignore[no-untyped-def]  # decord has no types
+    """decord's reader of a file whose container was checked, scaling to the size given. ClipError where it cannot be opened."""
     import decord
 
     decord.logging.set_level(decord.logging.FATAL)
@@ -198,7 +211,12 @@ def _open(path: Path, *, width: int = -1, height: int = -1):  # type: ignore[no-
         # one thread: the build runs one process a core, and a clip is short
         return decord.VideoReader(str(path), width=width, height=height, num_threads=1)
     except (decord.DECORDError, RuntimeError) as error:
-        raise _undecodable(path, error) from None
+        raise undecodable(path, error) from None
+
+
+def decodable_width(width_px: int) -> int:
+    """The width, or one pixel more where decord would give four channels."""
+    return width_px + 1 if width_px in _RGBA_WIDTHS else width_px
 
 
 def has_no_index(path: Path) -> bool:
@@ -208,7 +226,7 @@ def has_no_index(path: Path) -> bool:
     return head[:1] == b"\x47" or head in _NO_INDEX
 
 
-def _undecodable(path: Path, error: Exception) -> ClipError:
+def undecodable(path: Path, error: Exception) -> ClipError:
     """Why the decoder failed. What encrypted pictures look like is chance: it may fail on opening or on any frame."""
     if _is_encrypted(path):
         return ClipError(f"{path.name}: protected by a password or a key; hand in the clip without protection")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from data_shards.errors import ClipError
 
-__all__ = ["PickedFrames", "decode_in_order"]
+__all__ = ["PickedFrames", "decode_in_order", "frames_in_order", "starts_in_order"]
 
 
 class PickedFrames(NamedTuple):
@@ -37,6 +37,14 @@ def decode_in_order(
     pick: starts_N to frame numbers, not falling; size: (width, height) in pixels. ClipError where no frame, or more than
     max_frames, can be decoded.
     """
+    starts_N, fps = starts_in_order(path, max_frames=max_frames)
+    picked_T = pick(starts_N)
+    kept = dict(frames_in_order(path, set(picked_T.tolist()), size=size))
+    return PickedFrames(np.stack([kept[number] for number in picked_T.tolist()]), starts_N, picked_T, fps)
+
+
+def starts_in_order(path: Path, *, max_frames: int) -> tuple[npt.NDArray[np.float64], float]:
+    """(every frame's start in seconds, and the end of the last; frames a second). ClipError where there is none, or too many."""
     times: list[float] = []
     fps = 25.0
     for number, (time_s, _, rate) in enumerate(_frames(path)):
@@ -46,16 +54,18 @@ def decode_in_order(
             raise ClipError(f"{path.name}: more than {max_frames} frames; cut it")
     if not times:
         raise ClipError(f"{path.name}: no frame can be decoded; re-encode it")
-    starts_N = np.array([*times, times[-1] + 1 / fps])
-    picked_T = pick(starts_N)
-    kept: dict[int, npt.NDArray[np.uint8]] = {}
-    wanted = set(picked_T.tolist())
+    return np.array([*times, times[-1] + 1 / fps]), fps
+
+
+def frames_in_order(path: Path, wanted: set[int], *, size: tuple[int, int]) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """(number, frame_HWC scaled to (width, height)) of each wanted frame. ClipError where one no longer comes."""
+    missing = set(wanted)
     for number, (_, frame, _) in enumerate(_frames(path)):
-        if number in wanted:
-            kept[number] = frame.to_ndarray(format="rgb24", width=size[0], height=size[1], interpolation="BILINEAR")
-    if wanted - kept.keys():
+        if number in missing:
+            missing.remove(number)
+            yield number, frame.to_ndarray(format="rgb24", width=size[0], height=size[1], interpolation="BILINEAR")
+    if missing:
         raise ClipError(f"{path.name}: damaged, its frames cannot be decoded twice alike; re-encode it")
-    return PickedFrames(np.stack([kept[number] for number in picked_T.tolist()]), starts_N, picked_T, fps)
 
 
 def _frames(path: Path) -> Iterator[tuple[float | None, Any, float]]:

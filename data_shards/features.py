@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from data_shards.datasets.openface import read_openface
 from data_shards.errors import ClipError, ShardError
 from data_shards.listing import FeatureFile, ListedClip
 
-__all__ = ["READERS", "clip_features", "from_npy", "to_npy"]
+__all__ = ["READERS", "Floats", "checked", "clip_features", "from_npy", "to_npy"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -36,11 +37,20 @@ def clip_features(clip: ListedClip) -> dict[str, Floats]:
                 values = READERS[source.reader](path)
         else:
             values = source
-        if values.size == 0 or not np.isfinite(values).all():
-            what = "no value" if values.size == 0 else f"{int((~np.isfinite(values)).sum())} values that are not numbers"
-            raise ClipError(f"clip {clip.clip_id}: its feature '{name}' holds {what}; compute it again")
-        features[name] = np.ascontiguousarray(values, dtype=np.float32)
+        features[name] = checked(values, f"clip {clip.clip_id}: its feature '{name}'")
     return features
+
+
+def checked(values: npt.NDArray[Any], what: str) -> Floats:
+    """The array as float32. ClipError where it holds no value, or one that is no number.
+
+    A row of a sequence may be no number throughout: a time at which there was nothing to measure, such as no face.
+    """
+    blank = np.isnan(values.reshape(len(values), -1)).all(axis=1) if values.ndim > 1 else np.zeros(len(values), np.bool_)
+    wrong = int((~np.isfinite(values[~blank])).sum())
+    if values.size == 0 or wrong:
+        raise ClipError(f"{what} holds {f'{wrong} values that are not numbers' if wrong else 'no value'}; compute it again")
+    return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def to_npy(values: Floats) -> bytes:

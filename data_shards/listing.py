@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import JsonValue
 
 from data_shards.schema import Stored
 from data_shards.storage.source import SourceFile
@@ -13,6 +14,7 @@ __all__ = [
     "ENGAGEMENT_LEVELS",
     "NO_LEVEL",
     "SPLITS",
+    "Extractors",
     "FeatureFile",
     "ListedClip",
     "Listing",
@@ -21,6 +23,7 @@ __all__ = [
 
 SPLITS = ("train", "validation", "test")
 ENGAGEMENT_LEVELS = ("very low", "low", "high", "very high")  # DAiSEE's four levels, label 0 to 3
+Extractors = dict[str, dict[str, JsonValue]]  # input to what made it: name, version, settings
 NO_LEVEL = -1  # a clip that is not labelled with one of a label's levels; training leaves it out
 
 
@@ -46,7 +49,7 @@ class ListedClip:
 
     labels: label name to level, e.g. {"engagement": 3}, or NO_LEVEL; session: a recording sitting, where the dataset
     knows it; extra: further columns of the dataset's own label file, kept as text; features: name to float32 array, or
-    to the file that holds it.
+    to the file that holds it. transcript and openface_csv are there for extractors alone: building does not open them.
     """
 
     clip_id: str
@@ -57,6 +60,14 @@ class ListedClip:
     features: dict[str, npt.NDArray[np.float32] | FeatureFile] = field(default_factory=dict, compare=False)
     session: str = ""
     extra: dict[str, str] = field(default_factory=dict)
+    transcript: SourceFile | None = None
+    openface_csv: SourceFile | None = None
+
+    @property
+    def files(self) -> dict[str, SourceFile]:
+        """What there is to extract features from: `video`, `transcript` and `openface_csv`, those there are."""
+        named = {"video": self.video, "transcript": self.transcript, "openface_csv": self.openface_csv}
+        return {name: file for name, file in named.items() if file is not None}
 
     @property
     def source_name(self) -> str:
@@ -78,4 +89,4 @@ class Listing:
     rejects: tuple[Reject, ...] = ()
     simulated: bool = False
     notice: str = ""
-    extractors: dict[str, dict[str, str]] = field(default_factory=dict)
+    extractors: Extractors = field(default_factory=dict)

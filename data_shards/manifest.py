@@ -11,10 +11,10 @@ import hashlib
 import re
 from pathlib import Path
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from data_shards.errors import ShardError
-from data_shards.listing import NO_LEVEL, SPLITS, Reject
+from data_shards.listing import NO_LEVEL, SPLITS, Extractors, Reject
 from data_shards.preprocess import PreprocessConfig
 from data_shards.schema import Stored
 from data_shards.storage.store import Store, open_store
@@ -34,7 +34,7 @@ __all__ = [
     "read_manifest",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}\.tar")
 SIMULATED_NOTICE = "simulated clips of drawn people: no person was filmed, and no figure on these clips is a result on people"
 
@@ -54,6 +54,7 @@ class ShardIndex(Stored):
     """`NAME.index.json`. plan_sha256 says from which clips and settings the shard was made.
 
     features: the shape of each feature that any sample has, with 0 for a length that is not the same in all.
+    extractors: who made the features that were added to the shard after it was built.
     """
 
     schema_version: int
@@ -63,12 +64,14 @@ class ShardIndex(Stored):
     size_bytes: int
     sha256: str
     features: dict[str, tuple[int, ...]]
+    extractors: Extractors = Field(default_factory=dict)
     samples: tuple[IndexedSample, ...]
     rejects: tuple[Reject, ...]
 
 
 class ShardEntry(Stored):
-    """A shard as the manifest names it. labels: label name to one level a sample, in tar order."""
+    """A shard as the manifest names it. labels: label name to one level a sample, in tar order; lacks: feature name to the
+    places in that order of the samples without it, where some sample of the set has it."""
 
     name: str
     split: str
@@ -77,6 +80,7 @@ class ShardEntry(Stored):
     sha256: str
     index_sha256: str
     labels: dict[str, tuple[int, ...]]
+    lacks: dict[str, tuple[int, ...]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits(self) -> "ShardEntry":
@@ -84,6 +88,8 @@ class ShardEntry(Stored):
             raise ValueError(f"'{self.name}' is no name of a shard")
         if any(len(levels) != self.num_samples for levels in self.labels.values()):
             raise ValueError(f"{self.name} has not one level a sample")
+        if any(places and not 0 <= min(places) <= max(places) < self.num_samples for places in self.lacks.values()):
+            raise ValueError(f"{self.name} has not so many samples as lack a feature")
         return self
 
 
@@ -110,7 +116,7 @@ class Manifest(Stored):
     label_names: dict[str, tuple[str, ...]]
     preprocess: PreprocessConfig | None
     features: dict[str, tuple[int, ...]]
-    extractors: dict[str, dict[str, str]]
+    extractors: Extractors
     splits: dict[str, SplitSummary]
     shards: tuple[ShardEntry, ...]
     num_rejected: int

@@ -71,7 +71,7 @@ class Sample:
     def members(self) -> dict[str, bytes]:
         """The sample as WebDataset members: extension to bytes."""
         frames = {member_of(FRAMES): self.frames_mjpeg} if self.frames_mjpeg else {}
-        features = {member_of(name): to_npy(values) for name, values in self.features.items()}
+        features = {member_of(name): to_npy(values) for name, values in sorted(self.features.items())}
         return {**frames, "json": self.meta.to_bytes(), **features}
 
     @property

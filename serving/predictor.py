@@ -67,7 +67,7 @@ class Predictor:
     def score_sample(self, sample: Sample, *, decode_ms: float = 0.0) -> Answer:
         """Score one preprocessed clip; decode_ms is what its decoding took."""
         begun_s = time.perf_counter()
-        inputs = batch_of([sample], inputs=self._model.inputs).inputs.to(self._device)
+        inputs = batch_of([sample], inputs=(*self._model.inputs, *self._model.optional)).inputs.to(self._device)
         with torch.inference_mode():
             logits_NK = self._model(inputs).logits_BK.double().cpu().numpy()
         chances_NK = probabilities(logits_NK, self.record.temperature)

@@ -22,7 +22,8 @@ __all__ = ["DataConfig", "LoopConfig", "OptimiserConfig", "RunConfig", "with_set
 
 class DataConfig(Stored):
     """Which samples: label is the manifest's label to learn, view one of LABEL_VIEWS on it; validation_split None means no
-    selection, the last epoch is kept. window_shards: how many shards the sampler `windowed` mixes at a time."""
+    selection, the last epoch is kept. window_shards: how many shards the sampler `windowed` mixes at a time. only_with:
+    features without which a sample is left out, beside those that the model cannot do without."""
 
     label: str = "engagement"
     view: str = "levels"
@@ -32,11 +33,8 @@ class DataConfig(Stored):
     sampler: Sampler = "shuffled"
     window_shards: int = Field(default=64, ge=1)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    only_with: tuple[str, ...] = ()
     num_threads: int = Field(default=2, ge=1, le=64)
-
-    @property
-    def target(self) -> Target:
-        return Target(self.label, self.view)
 
     @model_validator(mode="after")
     def _keeps_splits_apart(self) -> "DataConfig":
@@ -126,6 +124,12 @@ class RunConfig(Stored):
     loss: Annotated[SerializeAsAny[Settings], BeforeValidator(lambda value: _parse_named(value, LOSSES, "loss"))]
     optimiser: OptimiserConfig
     loop: LoopConfig
+
+    @property
+    def target(self) -> Target:
+        """What is learned, from the samples that have what the model reads."""
+        needs = dict.fromkeys((*MODELS[self.model.name].inputs_of(self.model), *self.data.only_with))
+        return Target(self.data.label, self.data.view, tuple(needs))
 
 
 def with_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:

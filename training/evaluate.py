@@ -44,6 +44,7 @@ def predict(
         for part in read_in_order(
             shards,
             inputs=model.inputs,
+            optional=model.optional,
             batch=batch,
             rank=world.rank,
             world_size=world.size,

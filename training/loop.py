@@ -175,6 +175,7 @@ class _Setup:
             self.shards,
             self.stream,
             inputs=self.engine.model.inputs,
+            optional=self.engine.model.optional,
             microbatch=self.microbatch,
             rank=self.world.rank,
             world_size=self.world.size,
@@ -320,8 +321,7 @@ class _Setup:
             shards.close()
 
     def _open(self, *splits: str) -> ShardSet:
-        target = self.run.data.target
-        return ShardSet(self.data, splits=splits, target=target, manifest=self.manifest, cache_settings=self.cache)
+        return ShardSet(self.data, splits=splits, target=self.run.target, manifest=self.manifest, cache_settings=self.cache)
 
     def _evaluate(self, predictions: Predictions | None, split: str | None) -> Evaluation | None:
         if predictions is None or split is None:

@@ -126,7 +126,7 @@ def evaluate(model: str, data: str, cache_gib: float, split: str, as_json: bool)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     record, loaded = load_bundle(resolve(model, mlflow_uri()).folder, device)
-    target, cache = record.run.data.target, cache_settings(cache_gib)
+    target, cache = record.run.target, cache_settings(cache_gib)
     held_out = ShardSet(data, splits=(split,), target=target, cache_settings=cache)
     if held_out.manifest.preprocess != record.preprocess:
         raise ConfigError(f"{data}: made with other preprocessing than the model's data; build shards with its settings")

@@ -18,7 +18,7 @@ from data_shards.datasets.label_file import decode_text, parse_level_name
 from data_shards.datasets.listing_draft import ListingDraft
 from data_shards.datasets.video_files import VideoFiles
 from data_shards.errors import ClipError, DataError
-from data_shards.listing import FeatureFile, ListedClip, Listing, Reject
+from data_shards.listing import Extractors, FeatureFile, ListedClip, Listing, Reject
 from data_shards.storage.source import Source, SourceFile
 
 __all__ = ["LABEL_NAMES", "NOTICE", "list_clips"]
@@ -36,7 +36,7 @@ _SPLITS = {"train": "train", "unlabel": "validation", "test": "test"}
 _CLIP_ID = re.compile(r"(video\d+)_\d+_(person\d+)", re.ASCII)
 _I3D_VALUES = 1024
 _NO_EMBEDS = np.empty(0, dtype=np.float32)
-_EXTRACTORS = {
+_EXTRACTORS: Extractors = {
     "i3d": {"name": "I3D", "weights": "Kinetics-400, RGB", "by": "CMOSE"},
     "openface": {"name": "OpenFace", "version": "2.2", "by": "CMOSE"},
 }

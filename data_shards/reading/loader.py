@@ -28,11 +28,16 @@ _DRAWS_AHEAD = 1024  # of the draw stream, whose shards are fetched before they 
 
 class ClipInputs(NamedTuple):
     """What a model reads. frames_BTCHW uint8 RGB in [0, 255], T = 0 where the model reads none; draw_keys_B int64, the
-    source of what is random in training; features: name to float32 (B, ...)."""
+    source of what is random in training.
+
+    features: name to float32 (B, ...); where clips differ in their first axis, the shorter are filled up with zeros.
+    lengths: name to int64 (B,), how long that axis is in each clip, 0 where a clip lacks the feature; (B, 0) where all do.
+    """
 
     frames_BTCHW: Tensor
     draw_keys_B: Tensor
     features: Mapping[str, Tensor] = MappingProxyType({})
+    lengths: Mapping[str, Tensor] = MappingProxyType({})
 
     def to(self, device: torch.device) -> "ClipInputs":
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
@@ -43,7 +48,8 @@ class ClipInputs(NamedTuple):
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "ClipInputs":
         features = {name: change(values) for name, values in self.features.items()}
-        return ClipInputs(change(self.frames_BTCHW), change(self.draw_keys_B), features)
+        lengths = {name: change(values) for name, values in self.lengths.items()}
+        return ClipInputs(change(self.frames_BTCHW), change(self.draw_keys_B), features, lengths)
 
 
 class Batch(NamedTuple):
@@ -62,15 +68,16 @@ def batch_of(
     levels: Sequence[int] | None = None,
     draw_keys: Sequence[int] | None = None,
 ) -> Batch:
-    """Decode samples into a batch of the inputs named: `frames`, all of one size, or features, all of one shape.
+    """Decode samples into a batch of the inputs named: `frames`, all of one size, or features.
 
-    levels None: the clips have none (serving), labels_B is -1. ShardError where the shapes differ.
+    levels None: the clips have none (serving), labels_B is -1. ShardError where shapes differ beyond their first axis.
     """
     num_clips = len(samples)
     keys = torch.tensor(list(draw_keys) if draw_keys is not None else [0] * num_clips, dtype=torch.int64)
-    features = {name: _stacked(samples, name) for name in inputs if name != FRAMES}
+    stacked = {name: _stacked(samples, name) for name in inputs if name != FRAMES}
+    features, lengths = ({name: pair[part] for name, pair in stacked.items()} for part in (0, 1))
     return Batch(
-        inputs=ClipInputs(_frames(samples, read=FRAMES in inputs), keys, features),
+        inputs=ClipInputs(_frames(samples, read=FRAMES in inputs), keys, features, lengths),
         labels_B=torch.tensor(list(levels) if levels is not None else [NO_LEVEL] * num_clips, dtype=torch.int64),
         clip_ids=tuple(sample.meta.clip_id for sample in samples),
         subjects=tuple(sample.meta.subject for sample in samples),
@@ -86,15 +93,21 @@ def _frames(samples: Sequence[Sample], *, read: bool) -> Tensor:
     return torch.from_numpy(frames_BTHWC).permute(0, 1, 4, 2, 3)
 
 
-def _stacked(samples: Sequence[Sample], name: str) -> Tensor:
-    arrays = [sample.features[name] for sample in samples]
-    for sample, values in zip(samples, arrays, strict=True):
-        if values.shape != arrays[0].shape:
-            raise ShardError(
-                f"clip {sample.meta.clip_id}: its '{name}' is {values.shape}, another's in the batch {arrays[0].shape}; "
-                "a model that reads it needs one shape"
-            )
-    return torch.from_numpy(np.stack(arrays))
+def _stacked(samples: Sequence[Sample], name: str) -> tuple[Tensor, Tensor]:
+    """(B, ...) of a feature, filled up with zeros along its first axis, and each clip's length there."""
+    arrays = [sample.features.get(name) for sample in samples]
+    lengths_B = np.array([0 if values is None else len(values) for values in arrays], dtype=np.int64)
+    rest = {values.shape[1:] for values in arrays if values is not None}
+    if len(rest) > 1:
+        raise ShardError(
+            f"clip {samples[0].meta.clip_id} and others of its batch: '{name}' has rows of {' and '.join(map(str, rest))}; "
+            "a model that reads it needs one shape"
+        )
+    filled = np.zeros((len(arrays), int(lengths_B.max()), *next(iter(rest), ())), dtype=np.float32)
+    for row, values in enumerate(arrays):
+        if values is not None:
+            filled[row, : len(values)] = values
+    return torch.from_numpy(filled), torch.from_numpy(lengths_B)
 
 
 def training_batches(
@@ -102,6 +115,7 @@ def training_batches(
     stream: DrawStream,
     *,
     inputs: Sequence[str],
+    optional: Sequence[str] = (),
     microbatch: int,
     rank: int,
     world_size: int,
@@ -111,6 +125,7 @@ def training_batches(
 ) -> Generator[Batch]:
     """This rank's endless microbatches from global position `start` on, each of `microbatch` clips.
 
+    inputs and optional: what is read of a sample; one that lacks an optional input is read without it.
     One global microbatch is world_size x microbatch draws, cut among the ranks by rank, so every world size reads
     the same sequence. stream.global_batch must be a multiple of it. pin: batches lie in page-locked memory, for a GPU.
     """
@@ -131,13 +146,14 @@ def training_batches(
             yield indices.tolist(), keys.tolist()
             position += step
 
-    yield from _prefetched(shards, jobs(), inputs=inputs, num_threads=num_threads, pin=pin)
+    yield from _prefetched(shards, jobs(), inputs=inputs, optional=optional, num_threads=num_threads, pin=pin)
 
 
 def read_in_order(
     shards: ShardSet,
     *,
     inputs: Sequence[str],
+    optional: Sequence[str] = (),
     batch: int,
     rank: int = 0,
     world_size: int = 1,
@@ -153,19 +169,24 @@ def read_in_order(
                 shards.prefetch(np.asarray(mine[at : at + _DRAWS_AHEAD]))
             yield list(mine[at : at + batch]), [0] * len(mine[at : at + batch])
 
-    yield from _prefetched(shards, jobs(), inputs=inputs, num_threads=num_threads, pin=pin)
+    yield from _prefetched(shards, jobs(), inputs=inputs, optional=optional, num_threads=num_threads, pin=pin)
 
 
 def _prefetched(
-    shards: ShardSet, jobs: Iterator[tuple[list[int], list[int]]], *, inputs: Sequence[str], num_threads: int, pin: bool
+    shards: ShardSet,
+    jobs: Iterator[tuple[list[int], list[int]]],
+    *,
+    inputs: Sequence[str],
+    optional: Sequence[str],
+    num_threads: int,
+    pin: bool,
 ) -> Generator[Batch]:
     """Batches in the jobs' order, a few of them read and decoded ahead."""
-
     levels_N = shards.view.levels_N
 
     def read(indices: list[int], keys: list[int]) -> Batch:
-        samples = [shards.read(index, inputs) for index in indices]
-        batch = batch_of(samples, inputs=inputs, levels=levels_N[indices].tolist(), draw_keys=keys)
+        samples = [shards.read(index, inputs, optional) for index in indices]
+        batch = batch_of(samples, inputs=(*inputs, *optional), levels=levels_N[indices].tolist(), draw_keys=keys)
         return batch._replace(inputs=batch.inputs.pinned()) if pin else batch
 
     pool = ThreadPoolExecutor(num_threads, thread_name_prefix="rapt-loader")

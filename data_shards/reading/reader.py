@@ -29,10 +29,14 @@ Places = dict[str, npt.NDArray[np.int64]]  # extension to (N, 2): offset and siz
 
 @dataclass(frozen=True)
 class Target:
-    """What is learned from a set: a label of the manifest, looked at in one of LABEL_VIEWS."""
+    """What is learned from a set: a label of the manifest, looked at in one of LABEL_VIEWS.
+
+    needs: inputs without which a sample is left out.
+    """
 
     label: str
     view: str = "levels"
+    needs: tuple[str, ...] = ()
 
 
 class ShardSet:
@@ -67,7 +71,7 @@ class ShardSet:
         self._view = self._labels_seen() if target else None
         self._places_N = np.arange(self._starts[-1])
         if self._view:
-            self._places_N = np.flatnonzero(self._view.levels_N != NO_LEVEL)
+            self._places_N = np.flatnonzero((self._view.levels_N != NO_LEVEL) & self._has_what_is_needed())
         self._open_index = cache(self._read_index)
         self._files = OpenShards(self._store, cache_settings)
         self._indexes_ahead: set[int] = set()
@@ -82,7 +86,7 @@ class ShardSet:
 
     @property
     def num_dropped(self) -> int:
-        """Samples of the splits that the target does not label."""
+        """Samples of the splits that the target does not label, or that lack what it needs."""
         return self._starts[-1] - len(self)
 
     @property
@@ -97,22 +101,25 @@ class ShardSet:
         starts = np.searchsorted(self._places_N, np.asarray(self._starts, dtype=np.int64))
         return np.unique(starts).astype(np.int64)
 
-    def read(self, number: int, inputs: Sequence[str] | None = None) -> Sample:
-        """Sample `number` with the inputs named (`frames` or a feature; None: all). ShardError where its bytes are damaged."""
+    def read(self, number: int, inputs: Sequence[str] | None = None, optional: Sequence[str] = ()) -> Sample:
+        """Sample `number` with the inputs named (`frames` or a feature; None: all), and the optional ones where it has them.
+
+        ShardError where its bytes are damaged, ConfigError where an input is not there.
+        """
         entry = self._entries[self._shard_of(number)]
         return Sample.from_members(
-            self.read_members(number, inputs), origin=f"{self.uri}/{entry.name}: sample {int(self._places_N[number])}"
+            self.read_members(number, inputs, optional), origin=f"{self.uri}/{entry.name}: sample {int(self._places_N[number])}"
         )
 
-    def read_members(self, number: int, inputs: Sequence[str] | None = None) -> dict[str, bytes]:
-        """The members of sample `number` as they are stored, extension to bytes: all, or `json` and those of `inputs`."""
+    def read_members(self, number: int, inputs: Sequence[str] | None = None, optional: Sequence[str] = ()) -> dict[str, bytes]:
+        """The members of sample `number` as they are stored, extension to bytes: all, or `json` and those of the inputs."""
         if not 0 <= number < len(self):
             raise IndexError(f"sample {number} of {len(self)}")
         shard = self._shard_of(number)
         row = int(self._places_N[number]) - self._starts[shard]
         places = {name: (int(at[row, 0]), int(at[row, 1])) for name, at in self._open_index(shard).items() if at[row, 0] >= 0}
         if inputs is not None:
-            places = self._wanted(places, inputs, shard)
+            places = self._wanted(places, (*inputs, *(name for name in optional if member_of(name) in places)), shard)
         return self._copied(shard, places)
 
     def prefetch(self, numbers: npt.NDArray[np.int64]) -> None:
@@ -153,6 +160,23 @@ class ShardSet:
             return view_labels(self.target.view, self.target.label, self.manifest.label_names, levels)
         except ConfigError as error:
             raise ConfigError(f"{self.uri}: {error}") from None
+
+    def _has_what_is_needed(self) -> npt.NDArray[np.bool_]:
+        """Of every sample of the splits, whether it has all that the target needs. ConfigError where none has."""
+        assert self.target is not None
+        has_N = np.ones(self._starts[-1], dtype=np.bool_)
+        for name in self.target.needs:
+            known = (*([FRAMES] if self.manifest.preprocess else []), *self.manifest.features)
+            if name not in known:
+                raise ConfigError(
+                    f"{self.uri}: no sample has '{name}' (they have: {', '.join(known)}); choose a recipe that reads what is "
+                    "there, or add features with `rapt shards extract`"
+                )
+            for start, entry in zip(self._starts, self._entries, strict=False):
+                has_N[[start + place for place in entry.lacks.get(name, ())]] = False
+        if not has_N.any():
+            raise ConfigError(f"{self.uri}: no sample of {', '.join(self.splits)} has {' and '.join(self.target.needs)}")
+        return has_N
 
     def _wanted(self, places: Mapping[str, tuple[int, int]], inputs: Sequence[str], shard: int) -> dict[str, tuple[int, int]]:
         missing = [name for name in inputs if member_of(name) not in places]

@@ -112,7 +112,7 @@ def test_gradients_are_those_of_finite_differences(run: RunConfig) -> None:
 def test_a_feature_of_another_width_or_name_is_refused(run: RunConfig, feature_shards: Shards, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'openface_15' is 15x60 a clip in the data, and model.width is 128"):
         run_events(with_settings(run, ["model.width=128"]), feature_shards, tmp_path / "width")
-    with pytest.raises(ConfigError, match=r"a sample has no 'vggface2_15' \(it has: openface_15\)"):
+    with pytest.raises(ConfigError, match=r"no sample has 'vggface2_15' \(they have: openface_15\)"):
         run_events(with_settings(run, ["model.feature=vggface2_15"]), feature_shards, tmp_path / "name")
     with pytest.raises(ConfigError, match=r"a sample has no 'frames'"):
         run_events(with_settings(recipe("demo"), ["loop.epochs=1"]), feature_shards, tmp_path / "frames")

@@ -15,10 +15,15 @@ __all__ = ["EngagementModel", "ModelOutput"]
 
 
 class ModelOutput(NamedTuple):
-    """logits_BK: unnormalised log-probabilities of the levels; embedding_BE: what the last layer reads."""
+    """logits_BK: unnormalised log-probabilities of the levels; embedding_BE: what the last layer reads.
+
+    scores_B: the score in [-1, 1] that a model gives before any level, None where it gives none; the levels then follow
+    from it by fixed thresholds.
+    """
 
     logits_BK: Tensor
     embedding_BE: Tensor
+    scores_B: Tensor | None = None
 
 
 class EngagementModel(nn.Module):
@@ -31,11 +36,17 @@ class EngagementModel(nn.Module):
         """What a model of these settings reads of a sample: `frames`, or features by name."""
         return (FRAMES,)
 
+    @staticmethod
+    def optional_of(settings: Any) -> tuple[str, ...]:
+        """What it reads beside that where a sample has it."""
+        return ()
+
     def __init__(self, settings: Settings, num_levels: int) -> None:
         super().__init__()
         self.settings = settings
         self.num_levels = num_levels
         self.inputs = self.inputs_of(settings)
+        self.optional = self.optional_of(settings)
 
     def forward(self, inputs: ClipInputs) -> ModelOutput:
         raise AssertionError(f"{type(self).__name__} does not define forward")
