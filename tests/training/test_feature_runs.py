@@ -114,5 +114,5 @@ def test_a_feature_of_another_width_or_name_is_refused(run: RunConfig, feature_s
         run_events(with_settings(run, ["model.width=128"]), feature_shards, tmp_path / "width")
     with pytest.raises(ConfigError, match=r"no sample has 'vggface2_15' \(they have: openface_15\)"):
         run_events(with_settings(run, ["model.feature=vggface2_15"]), feature_shards, tmp_path / "name")
-    with pytest.raises(ConfigError, match=r"a sample has no 'frames'"):
+    with pytest.raises(ConfigError, match=r"no sample has 'frames'"):
         run_events(with_settings(recipe("demo"), ["loop.epochs=1"]), feature_shards, tmp_path / "frames")
