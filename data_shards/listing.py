@@ -18,6 +18,7 @@ __all__ = [
     "FeatureFile",
     "ListedClip",
     "Listing",
+    "Origin",
     "Reject",
 ]
 
@@ -75,6 +76,13 @@ class ListedClip:
         return self.video.name if self.video else self.clip_id
 
 
+class Origin(Stored):
+    """Where a listing comes from. dataset: a name in DATASETS; source: the folder or bucket that was listed."""
+
+    dataset: str
+    source: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Listing:
     """All clips of a dataset in their published order, and the entries that could not become clips.
@@ -90,3 +98,4 @@ class Listing:
     simulated: bool = False
     notice: str = ""
     extractors: Extractors = field(default_factory=dict)
+    origin: Origin | None = None

@@ -5,6 +5,8 @@ A set of shards is a folder:
     train-000000.index.json       where each member lies in the tar; written after it, so it marks the shard as whole
     manifest.json                 every shard, the splits, the preprocessing; written last. Its sha256 is the data version
     rejects.jsonl                 every clip left out, with its reason
+    lacking.jsonl                 every feature that `rapt shards extract` could not make of a clip, with its reason
+    source.json                   where the clips lay when the set was built; no part of the set, and not copied with it
 """
 
 import hashlib
@@ -20,10 +22,12 @@ from data_shards.schema import Stored
 from data_shards.storage.store import Store, open_store
 
 __all__ = [
+    "EXTRACTING",
     "SCHEMA_VERSION",
     "SHARD_NAME",
     "SIMULATED_NOTICE",
     "IndexedSample",
+    "Lacking",
     "Manifest",
     "ShardEntry",
     "ShardIndex",
@@ -35,6 +39,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 3
+EXTRACTING = "extracting.json"  # the manifest as it was, while features are added to the shards
 SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}\.tar")
 SIMULATED_NOTICE = "simulated clips of drawn people: no person was filmed, and no figure on these clips is a result on people"
 
@@ -50,11 +55,19 @@ class IndexedSample(Stored):
     members: dict[str, tuple[int, int]]
 
 
+class Lacking(Stored):
+    """A feature that an extractor found no ground for in a clip, and why; one line of `lacking.jsonl`."""
+
+    clip_id: str
+    feature: str
+    reason: str
+
+
 class ShardIndex(Stored):
     """`NAME.index.json`. plan_sha256 says from which clips and settings the shard was made.
 
     features: the shape of each feature that any sample has, with 0 for a length that is not the same in all.
-    extractors: who made the features that were added to the shard after it was built.
+    extractors: who made the features that were added to the shard after it was built; lacking: where they made none.
     """
 
     schema_version: int
@@ -65,6 +78,7 @@ class ShardIndex(Stored):
     sha256: str
     features: dict[str, tuple[int, ...]]
     extractors: Extractors = Field(default_factory=dict)
+    lacking: tuple[Lacking, ...] = ()
     samples: tuple[IndexedSample, ...]
     rejects: tuple[Reject, ...]
 
@@ -150,6 +164,10 @@ def read_manifest(store: Store | str | Path) -> Manifest:
     try:
         content = store.read("manifest.json")
     except FileNotFoundError:
+        if EXTRACTING in store.names():
+            raise ShardError(
+                f"{store.uri}: features are being added to its shards; wait, or run the same `rapt shards extract` again"
+            ) from None
         raise ShardError(
             f"{store.uri}: no manifest.json there, so no whole set of shards; run `rapt shards build` with this as OUT"
         ) from None

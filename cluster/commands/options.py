@@ -1,8 +1,16 @@
-"""Options that several commands share."""
+"""Options that several commands share, and what they stand for."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
-__all__ = ["cache_option", "emotion_option"]
+if TYPE_CHECKING:
+    from data_shards.building.shard_work import WriteShards
+
+__all__ = ["cache_option", "emotion_option", "shard_writer"]
 
 cache_option = click.option(
     "--cache-gib",
@@ -14,3 +22,22 @@ cache_option = click.option(
 emotion_option = click.option(
     "--allow-emotion", is_flag=True, help="Let a model that names an emotion answer, where the law allows that."
 )
+
+
+@contextmanager
+def shard_writer(address: str | None) -> "Iterator[WriteShards]":
+    """How shards get written: by processes of this machine, or by the Ray cluster at `address`."""
+    if address is None:
+        from data_shards.building.shard_pool import write_in_processes
+
+        yield write_in_processes
+        return
+    from cluster.launch import connect_ray, disconnect_ray
+
+    connect_ray(address, num_cpus=os.cpu_count() or 1)
+    from cluster.ray_build import write_on_ray
+
+    try:
+        yield write_on_ray
+    finally:
+        disconnect_ray()

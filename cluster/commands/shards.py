@@ -3,8 +3,6 @@
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +13,10 @@ from cluster.commands.bench import bench
 from cluster.commands.browse import browse
 from cluster.commands.copy import copy
 from cluster.commands.cut import cut
+from cluster.commands.extract import extract
+from cluster.commands.options import shard_writer
 
 if TYPE_CHECKING:
-    from data_shards.building.build import WriteShards
     from data_shards.listing import Listing
 
 __all__ = ["build", "listing_of", "shards"]
@@ -28,7 +27,7 @@ def shards() -> None:
     """Make, describe and check shards of labelled clips."""
 
 
-for command in (audit, bench, browse, copy, cut):
+for command in (audit, bench, browse, copy, cut, extract):
     shards.add_command(command)
 
 
@@ -111,7 +110,7 @@ def build(
     if by_person:
         listing = split_by_person(listing, seed=seed or 0)
     _warn_of_shared_people(listing)
-    with _writer(address) as write, clip_progress("build shards") as progress:
+    with shard_writer(address) as write, clip_progress("build shards") as progress:
         build_shards(
             listing,
             absolute_uri(out),
@@ -123,25 +122,6 @@ def build(
             progress=progress,
         )
     _print_info(out, as_json)
-
-
-@contextmanager
-def _writer(address: str | None) -> "Iterator[WriteShards]":
-    """How shards get written: by processes of this machine, or by the Ray cluster at `address`."""
-    if address is None:
-        from data_shards.building.shard_pool import write_in_processes
-
-        yield write_in_processes
-        return
-    from cluster.launch import connect_ray, disconnect_ray
-
-    connect_ray(address, num_cpus=os.cpu_count() or 1)
-    from cluster.ray_build import write_on_ray
-
-    try:
-        yield write_on_ray
-    finally:
-        disconnect_ray()
 
 
 def _warn_of_shared_people(listing: "Listing") -> None:
@@ -160,9 +140,8 @@ def listing_of(dataset: str, source: str, *, seed: int | None, balance: str | No
     """The dataset's listing; simulated clips are made first. ConfigError on an unknown dataset or an unfit option."""
     from cluster.home import absolute_uri, home
     from cluster.terminal import clip_progress
-    from data_shards.datasets import DATASETS
+    from data_shards.datasets import DATASETS, list_dataset
     from data_shards.errors import ConfigError, DataError
-    from data_shards.storage.source import Source
 
     if dataset not in DATASETS:
         raise ConfigError(f"no dataset named '{dataset}'; there are: {', '.join(DATASETS)}")
@@ -173,7 +152,7 @@ def listing_of(dataset: str, source: str, *, seed: int | None, balance: str | No
                 raise ConfigError(f"{option} is for simulated clips{also}; {dataset} is read as it is, leave it out")
         if "://" not in source and not Path(source).is_dir():
             raise DataError(f"{source}: no such folder; name the folder that holds the dataset")
-        return DATASETS[dataset](Source(absolute_uri(source)))
+        return list_dataset(dataset, absolute_uri(source))
     from data_shards.simulation import SimulationSettings, generate
 
     if not re.fullmatch(r"[1-9]\d{0,5}", source, flags=re.ASCII):
@@ -185,7 +164,7 @@ def listing_of(dataset: str, source: str, *, seed: int | None, balance: str | No
     folder = home() / "simulated" / f"{settings.balance}-{settings.num_clips}-seed{settings.seed}"
     with clip_progress("make clips") as progress:
         generate(settings, folder, num_workers=workers, progress=progress)
-    return DATASETS["simulated"](Source(folder))
+    return list_dataset("simulated", folder)
 
 
 @shards.command()

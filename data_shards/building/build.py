@@ -4,42 +4,24 @@ The unit of work is a shard. A finished shard is never made again, so a killed b
 same bytes; the manifest is written last, so a folder without one is not a set.
 """
 
-import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from data_shards.building.claim import claimed
-from data_shards.building.shard_pool import OnDone, write_in_processes
-from data_shards.building.shard_writer import ShardPlan, common_shape, finished_index
+from data_shards.building.origin import write_origin
+from data_shards.building.shard_pool import write_in_processes
+from data_shards.building.shard_work import Progress, WriteShards
+from data_shards.building.shard_writer import ShardPlan, finished_index
+from data_shards.building.summary import feature_shapes, made_by, shard_entries, split_summaries
 from data_shards.decode import decoder_versions
 from data_shards.errors import DataError
-from data_shards.listing import NO_LEVEL, SPLITS, Listing, Reject
-from data_shards.manifest import (
-    SCHEMA_VERSION,
-    SIMULATED_NOTICE,
-    Manifest,
-    ShardEntry,
-    ShardIndex,
-    SplitSummary,
-    index_name,
-)
+from data_shards.listing import SPLITS, Listing, Reject
+from data_shards.manifest import EXTRACTING, SCHEMA_VERSION, SIMULATED_NOTICE, Manifest, ShardIndex, index_name
 from data_shards.preprocess import PreprocessConfig
 from data_shards.sample import FRAMES
 from data_shards.storage.store import Store, open_store
 
-__all__ = ["Progress", "WriteShards", "build_shards", "plan_shards"]
-
-Progress = Callable[[int, int], None]  # (clips done, clips in all)
-
-
-class WriteShards(Protocol):
-    """How shards get written: in processes of this machine, or as tasks of a cluster."""
-
-    def __call__(
-        self, store: Store, plans: Sequence[ShardPlan], *, num_workers: int, on_done: OnDone
-    ) -> Iterator[ShardIndex]: ...
+__all__ = ["build_shards", "plan_shards"]
 
 
 def build_shards(
@@ -77,6 +59,8 @@ def build_shards(
                 indexes[index.shard] = index
                 if strict and index.rejects:
                     raise DataError(_strict_message(index.rejects[0]))
+            if listing.origin is not None:
+                write_origin(store, listing.origin)
             return _finish(listing, store, sizes, preprocess, [indexes[plan.name] for plan in plans])
     except OSError as error:
         raise DataError(
@@ -105,7 +89,6 @@ def _finish(
     if not filled:
         raise DataError(_nothing_usable(store, rejects))
     has_frames = any("frames.mjpeg" in sample.members for index in filled for sample in index.samples)
-    features = sorted({name for index in filled for name in index.features})
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         dataset=listing.dataset,
@@ -113,14 +96,10 @@ def _finish(
         notice=SIMULATED_NOTICE if listing.simulated else listing.notice,
         label_names=listing.label_names,
         preprocess=preprocess if has_frames else None,
-        features={name: common_shape([index.features[name] for index in filled if name in index.features]) for name in features},
-        extractors={**({FRAMES: decoder_versions()} if has_frames else {}), **listing.extractors},
-        splits={
-            split: _summary(listing, [index for index in filled if index.split == split])
-            for split in SPLITS
-            if any(index.split == split for index in filled)
-        },
-        shards=tuple(_entry(listing, index) for index in filled),
+        features=feature_shapes(filled),
+        extractors={**({FRAMES: decoder_versions()} if has_frames else {}), **listing.extractors, **made_by(filled)},
+        splits=split_summaries(listing.label_names, filled),
+        shards=shard_entries(listing.label_names, filled),
         num_rejected=len(rejects),
     )
     kept = {name for index in indexes for name in (index.shard, index_name(index.shard))}
@@ -134,32 +113,8 @@ def _finish(
         )
     store.write("rejects.jsonl", b"".join(reject.to_bytes() for reject in rejects))
     store.write("manifest.json", manifest.to_bytes())
+    store.delete(EXTRACTING)  # of an extraction that was broken off: what it made is in the indexes
     return manifest
-
-
-def _entry(listing: Listing, index: ShardIndex) -> ShardEntry:
-    return ShardEntry(
-        name=index.shard,
-        split=index.split,
-        num_samples=len(index.samples),
-        size_bytes=index.size_bytes,
-        sha256=index.sha256,
-        index_sha256=hashlib.sha256(index.to_bytes()).hexdigest(),
-        labels={name: tuple(sample.labels.get(name, NO_LEVEL) for sample in index.samples) for name in listing.label_names},
-    )
-
-
-def _summary(listing: Listing, indexes: Sequence[ShardIndex]) -> SplitSummary:
-    samples = [sample for index in indexes for sample in index.samples]
-    histogram = {}
-    for name, levels in listing.label_names.items():
-        counts = Counter(sample.labels.get(name, NO_LEVEL) for sample in samples)
-        histogram[name] = tuple(counts[level] for level in range(len(levels)))
-    return SplitSummary(
-        num_samples=len(samples),
-        subjects=tuple(sorted({sample.subject for sample in samples})),
-        label_histogram=histogram,
-    )
 
 
 def _nothing_usable(store: Store, rejects: Sequence[Reject]) -> str:

@@ -20,8 +20,8 @@ from data_shards.storage.store import LocalStore, Store
 __all__ = ["claimed"]
 
 _MARK = "building.json"
-_OWN_SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}\.(tar|index\.json)")
-_OWN_RECORD = re.compile(r"manifest\.json|rejects\.jsonl|building\.json")
+_OWN_SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}\.(tar|index\.json|next\.json)")
+_OWN_RECORD = re.compile(r"(manifest|building|extracting|source)\.json|(rejects|lacking)\.jsonl")
 
 
 @contextmanager

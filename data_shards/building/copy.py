@@ -1,7 +1,6 @@
 """Copy a set of shards between a folder and a bucket, either way: checked, resumable, the manifest last."""
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 from data_shards.building.claim import claimed
 from data_shards.errors import ShardError
 from data_shards.manifest import Manifest, ShardEntry, index_name, read_index, read_manifest
-from data_shards.storage.store import Store, file_sha256, open_store
+from data_shards.storage.store import Store, fetched, open_store
 
 __all__ = ["copy_shards"]
 
@@ -69,16 +68,8 @@ def _is_copied(target: Store, there: dict[str, int], entry: ShardEntry, *, check
 @contextmanager
 def _checked(origin: Store, entry: ShardEntry) -> Iterator[Path]:
     """The shard as a file of this machine whose sha256 is the manifest's."""
-    here = origin.local_path(entry.name)
     try:
-        if here is not None:
-            if file_sha256(here) != entry.sha256:
-                raise ShardError(f"{here}: its sha256 is not the manifest's; run `rapt shards verify`, then build it again")
-            yield here
-            return
-        with tempfile.TemporaryDirectory(prefix="rapt-copy-") as folder:
-            path = Path(folder) / entry.name
-            origin.fetch(entry.name, path, sha256=entry.sha256)
+        with fetched(origin, entry.name, sha256=entry.sha256) as path:
             yield path
     except FileNotFoundError:
         raise ShardError(f"{origin.uri}/{entry.name}: missing; build the set again") from None

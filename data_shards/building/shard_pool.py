@@ -2,53 +2,51 @@
 
 import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from functools import partial
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
-from data_shards.building.shard_writer import ShardPlan, write_shard
+from data_shards.building.shard_work import OnDone, ShardWork
 from data_shards.errors import DataError
 from data_shards.manifest import ShardIndex
 from data_shards.storage.store import Store
 from data_shards.worker_pool import end_with_parent, ignore_interrupts, kill_workers
 
-__all__ = ["OnDone", "write_in_processes"]
+__all__ = ["write_in_processes"]
 
-OnDone = Callable[[int], None]  # clips done of those asked for
 _POLL_S = 0.2
 
 
-def write_in_processes(store: Store, plans: Sequence[ShardPlan], *, num_workers: int, on_done: OnDone) -> Iterator[ShardIndex]:
-    """Write the plans' shards into `store`, one process a shard, and yield each index as its shard is done.
+def write_in_processes(store: Store, work: Sequence[ShardWork], *, num_workers: int, on_done: OnDone) -> Iterator[ShardIndex]:
+    """Write shards into `store`, one process a shard, and yield each index as its shard is done.
 
     When a clip kills a process the pool breaks as a whole, and which of the clips in work it was cannot be told. The
     unfinished shards are then made one by one in a pool of one: the clip in work when that breaks is left out.
     """
-    unfinished = {plan.name: plan for plan in plans}
+    unfinished = {shard.name: shard for shard in work}
     done = 0  # clips of the shards that are finished: what is shown never falls behind it
     with tempfile.TemporaryDirectory(prefix="rapt-build-") as scratch:
         notes = Path(scratch)
-        for index in _write_in_pool(store, list(plans), notes, num_workers, on_done):
+        for index in _write_in_pool(store, list(work), notes, num_workers, on_done):
             done += len(unfinished.pop(index.shard).clips)
             yield index
         while unfinished:
-            plan = next(iter(unfinished.values()))
-            note = notes / plan.name
+            shard = next(iter(unfinished.values()))
+            note = notes / shard.name
             note.unlink(missing_ok=True)  # of the pool that broke
-            indexes = list(_write_in_pool(store, [plan], notes, 1, partial(_add, on_done, done)))
+            indexes = list(_write_in_pool(store, [shard], notes, 1, partial(_add, on_done, done)))
             if indexes:
-                done += len(unfinished.pop(plan.name).clips)
+                done += len(unfinished.pop(shard.name).clips)
                 yield indexes[0]
                 continue
             if not note.exists():
                 raise DataError(
-                    f"{store.uri}/{plan.name}: its process died before it opened a clip; look at memory, then try again"
+                    f"{store.uri}/{shard.name}: its process died before it opened a clip; look at memory, then try again"
                 )
-            unfinished[plan.name] = replace(plan, crashed=plan.crashed | {note.read_bytes().decode(errors="surrogatepass")})
+            unfinished[shard.name] = shard.without(note.read_bytes().decode(errors="surrogatepass"))
 
 
 def _add(on_done: OnDone, before: int, count: int) -> None:
@@ -56,17 +54,17 @@ def _add(on_done: OnDone, before: int, count: int) -> None:
 
 
 def _write_in_pool(
-    store: Store, plans: Sequence[ShardPlan], notes: Path, num_workers: int, on_done: OnDone
+    store: Store, work: Sequence[ShardWork], notes: Path, num_workers: int, on_done: OnDone
 ) -> Iterator[ShardIndex]:
-    """Yield the indexes of the plans that a fresh pool finishes; a broken pool ends it, other errors are raised."""
-    if not plans:
+    """Yield the indexes of the shards that a fresh pool finishes; a broken pool ends it, other errors are raised."""
+    if not work:
         return
     context = multiprocessing.get_context("spawn")
     counter: Synchronized[int] = context.Value("q", 0)
-    workers = min(num_workers, len(plans))
+    workers = min(num_workers, len(work))
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_set_counter, initargs=(counter,))
     try:
-        pending: set[Future[ShardIndex]] = {pool.submit(_write_one, store, plan, notes / plan.name) for plan in plans}
+        pending: set[Future[ShardIndex]] = {pool.submit(_write_one, store, shard, notes / shard.name) for shard in work}
         while pending:
             finished, pending = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
             on_done(counter.value)
@@ -91,7 +89,7 @@ def _set_counter(counter: "Synchronized[int]") -> None:
     _counter = counter
 
 
-def _write_one(store: Store, plan: ShardPlan, note: Path) -> ShardIndex:
+def _write_one(store: Store, shard: ShardWork, note: Path) -> ShardIndex:
     """In a worker process: write one shard, leaving a note of the clip in work for the case that it kills us."""
 
     def on_clip(clip_id: str) -> None:
@@ -100,4 +98,4 @@ def _write_one(store: Store, plan: ShardPlan, note: Path) -> ShardIndex:
             with _counter.get_lock():
                 _counter.value += 1
 
-    return write_shard(store, plan, on_clip=on_clip)
+    return shard.write(store, on_clip=on_clip)

@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from data_shards.building.shard_work import ShardWork
+from data_shards.building.summary import common_shape
 from data_shards.decode import DecodeLimits, decoder_versions
 from data_shards.errors import ClipError, ShardError
 from data_shards.listing import FeatureFile, ListedClip, Reject
@@ -18,21 +21,21 @@ from data_shards.preprocess import PreprocessConfig, preprocess
 from data_shards.sample import Sample, sample_key
 from data_shards.storage.store import Store, file_sha256, published
 
-__all__ = ["ShardPlan", "common_shape", "finished_index", "member_places", "write_shard"]
+__all__ = ["ShardPlan", "finished_index", "member_places", "write_shard", "write_tar"]
 
 _CRASHED = "crashed the decoder; re-encode it"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardPlan:
-    """The unit of work: which clips go into which shard. crashed: clips known to kill the decoder, not to be opened."""
+class ShardPlan(ShardWork):
+    """Which clips go into which shard of a split, and how they become samples."""
 
-    name: str
     split: str
-    clips: tuple[ListedClip, ...]
     preprocess: PreprocessConfig
     limits: DecodeLimits = field(default_factory=DecodeLimits)
-    crashed: frozenset[str] = frozenset()
+
+    def write(self, store: Store, *, on_clip: Callable[[str], None]) -> ShardIndex:
+        return write_shard(store, self, on_clip=on_clip)
 
     @property
     def sha256(self) -> str:
@@ -82,8 +85,6 @@ def write_shard(store: Store, plan: ShardPlan, *, on_clip: Callable[[str], None]
 
     on_clip is called with each clip's id before it is opened, so a caller knows which clip killed a process.
     """
-    import webdataset  # here: `verify` needs this module's readers alone, and runs without it
-
     samples: list[tuple[str, Sample]] = []
     rejects: list[Reject] = []
     for clip in plan.clips:
@@ -95,38 +96,48 @@ def write_shard(store: Store, plan: ShardPlan, *, on_clip: Callable[[str], None]
         except ClipError as error:
             rejects.append(Reject(clip_id=clip.clip_id, source=clip.source_name, reason=str(error)))
 
-    keys = Counter(key for key, _ in samples)
-    assert len(keys) == len(samples), f"{plan.name}: two samples have the key {keys.most_common(1)}"
     store.delete(index_name(plan.name))  # that of an earlier plan must not be taken for the new tar's
-    # fixed owner, mode and mtime, and members in the plan's order: same input, same bytes
-    tar_options = {"user": "rapt", "group": "rapt", "mode": 0o644, "mtime": 0, "encoder": False}
     with published(store, plan.name) as tar_path:
-        with tar_path.open("wb") as file, webdataset.TarWriter(file, **tar_options) as writer:
-            for key, sample in samples:
-                writer.write({"__key__": key, **sample.members()})
-        places = member_places(tar_path)
-        digest = file_sha256(tar_path)
-        size_bytes = tar_path.stat().st_size
+        content = write_tar(tar_path, samples)
     index = ShardIndex(
         schema_version=SCHEMA_VERSION,
         shard=plan.name,
         split=plan.split,
         plan_sha256=plan.sha256,
-        size_bytes=size_bytes,
-        sha256=digest,
-        features=_feature_shapes([sample for _, sample in samples]),
-        samples=tuple(_indexed(key, sample, places) for key, sample in samples),
         rejects=tuple(rejects),
+        **content._asdict(),
     )
     store.write(index_name(plan.name), index.to_bytes())
     return index
 
 
-def common_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The one shape of arrays, with 0 for a length that is not the same in all; (0,) where even their layout differs."""
-    if len({len(shape) for shape in shapes}) != 1:
-        return (0,)
-    return tuple(lengths[0] if len(set(lengths)) == 1 else 0 for lengths in zip(*shapes, strict=True))
+class TarContent(NamedTuple):
+    """What an index says of its tar."""
+
+    size_bytes: int
+    sha256: str
+    features: dict[str, tuple[int, ...]]
+    samples: tuple[IndexedSample, ...]
+
+
+def write_tar(tar_path: Path, samples: Sequence[tuple[str, Sample]]) -> TarContent:
+    """Write (key, sample) pairs as a WebDataset tar."""
+    import webdataset  # here: `verify` needs this module's readers alone, and runs without it
+
+    keys = Counter(key for key, _ in samples)
+    assert len(keys) == len(samples), f"{tar_path}: two samples have the key {keys.most_common(1)}"
+    # fixed owner, mode and mtime, and members in the plan's order: same input, same bytes
+    tar_options = {"user": "rapt", "group": "rapt", "mode": 0o644, "mtime": 0, "encoder": False}
+    with tar_path.open("wb") as file, webdataset.TarWriter(file, **tar_options) as writer:
+        for key, sample in samples:
+            writer.write({"__key__": key, **sample.members()})
+    places = member_places(tar_path)
+    return TarContent(
+        size_bytes=tar_path.stat().st_size,
+        sha256=file_sha256(tar_path),
+        features=_feature_shapes([sample for _, sample in samples]),
+        samples=tuple(_indexed(key, sample, places) for key, sample in samples),
+    )
 
 
 def _feature_shapes(samples: Sequence[Sample]) -> dict[str, tuple[int, ...]]:

@@ -76,9 +76,14 @@ class Extractor(ABC):
     settings_type: ClassVar[type[ExtractorSettings]]
     fps: float | None = None
 
-    @abstractmethod
     def __init__(self, settings: Any) -> None:
         """Load what it needs. ConfigError where that is not there: what, where, what to do."""
+        self.settings = settings
+
+    @staticmethod
+    def needs_only_the_clip(settings: Any) -> bool:
+        """Whether any video can be put through it: a served clip comes without files that others made of it."""
+        return True
 
     @property
     def about(self) -> dict[str, JsonValue]:

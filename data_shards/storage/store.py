@@ -17,7 +17,7 @@ from typing import Protocol
 from data_shards.atomic import is_partial, whole_file, write_whole
 from data_shards.errors import ConfigError, ShardError, StorageError
 
-__all__ = ["LocalStore", "Store", "checked_name", "file_sha256", "open_store", "published", "writing"]
+__all__ = ["LocalStore", "Store", "checked_name", "fetched", "file_sha256", "open_store", "published", "writing"]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -154,6 +154,24 @@ def published(store: Store, name: str) -> Iterator[Path]:
         path = Path(folder) / PurePosixPath(name).name
         yield path
         store.put(path, name)
+
+
+@contextmanager
+def fetched(store: Store, name: str, *, sha256: str | None = None) -> Iterator[Path]:
+    """A file of the store as one of this machine; from a bucket a copy, gone when the block ends.
+
+    FileNotFoundError where there is none, ShardError where its sha256 is not the one that is asked for.
+    """
+    here = store.local_path(name)
+    if here is not None:
+        if sha256 is not None and file_sha256(here) != sha256:
+            raise ShardError(f"{here}: its sha256 is not the manifest's; run `rapt shards verify`, then build it again")
+        yield here
+        return
+    with tempfile.TemporaryDirectory(prefix="rapt-fetch-") as folder:
+        path = Path(folder) / PurePosixPath(name).name
+        store.fetch(name, path, sha256=sha256)
+        yield path
 
 
 def checked_name(name: str) -> str:
