@@ -13,39 +13,41 @@ from threading import Lock
 
 from data_shards.decode import DecodeLimits, load_decoder
 from data_shards.errors import ClipError, ServiceError
-from data_shards.preprocess import PreprocessConfig, preprocess_file
-from data_shards.sample import Sample
+from data_shards.extraction.clip_sample import ClipRecipe, ClipSample, clip_sample, load_extractors
 from data_shards.worker_pool import ignore_interrupts, kill_workers
 
 __all__ = ["UPLOAD_LIMITS", "DecodeChild"]
 
 UPLOAD_LIMITS = DecodeLimits(max_duration_s=600.0, max_frames=60_000)
 _MEMORY_BYTES = 3 << 30
+_WITH_EXTRACTORS_BYTES = 12 << 30  # of addresses: weights, and what torch and MediaPipe reserve
+_START_S = 300.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class DecodeChild:
     """One child process, started when first needed and again after it was killed. Safe to call from several threads."""
 
-    def __init__(self, *, timeout_s: float = 60.0) -> None:
+    def __init__(self, recipe: ClipRecipe, *, timeout_s: float = 60.0) -> None:
+        self._recipe = recipe
         self._timeout_s = timeout_s
         self._lock = Lock()
         self._pool: ProcessPoolExecutor | None = None
 
     def start(self) -> None:
-        """Start the child now, so that the first clip does not wait for its imports."""
+        """Start the child now, so that the first clip does not wait for imports and weights. ModelError where one is missing."""
         with self._lock:
-            self._pool = self._pool or _new_pool()
-            self._pool.submit(load_decoder).result(timeout=self._timeout_s)
+            self._pool = self._pool or self._new_pool()
+            self._pool.submit(_prepare, self._recipe).result(timeout=_START_S)
 
-    def sample_of(self, path: Path, config: PreprocessConfig) -> Sample:
-        """`preprocess_file` in the child. ClipError also where the clip took too long or killed the child."""
+    def sample_of(self, path: Path, transcript: Path | None = None) -> ClipSample:
+        """`clip_sample` in the child. ClipError also where the clip took too long or killed the child."""
         if not self._lock.acquire(timeout=self._timeout_s):
             raise ServiceError("busy with other clips; try again in a minute")
         try:
-            pool = self._pool = self._pool or _new_pool()
+            pool = self._pool = self._pool or self._new_pool()
             try:
-                return pool.submit(_decode, path, config).result(timeout=self._timeout_s)
+                return pool.submit(_decode, path, self._recipe, transcript).result(timeout=self._timeout_s)
             except FutureTimeout:
                 self._discard()
                 raise ClipError(f"the clip took more than {self._timeout_s:.0f} s to decode; send a shorter one") from None
@@ -66,19 +68,25 @@ class DecodeChild:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
 
+    def _new_pool(self) -> ProcessPoolExecutor:
+        memory_bytes = _WITH_EXTRACTORS_BYTES if self._recipe.extractors else _MEMORY_BYTES
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(1, mp_context=context, initializer=_confine, initargs=(memory_bytes,))
 
-def _new_pool() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_confine)
 
-
-def _confine() -> None:
+def _confine(memory_bytes: int) -> None:
     """In the child: bounds on memory, no core files, and an end with its parent, however that ends."""
     ignore_interrupts()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _decode(path: Path, config: PreprocessConfig) -> Sample:
-    return preprocess_file(path, config, UPLOAD_LIMITS)
+def _prepare(recipe: ClipRecipe) -> None:
+    load_decoder()
+    load_extractors(recipe)
+
+
+def _decode(path: Path, recipe: ClipRecipe, transcript: Path | None) -> ClipSample:
+    return clip_sample(path, recipe, UPLOAD_LIMITS, transcript=transcript)

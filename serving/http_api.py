@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from data_shards.errors import ClipError, RaptError, ServiceError
-from serving.answer import Answer, ModelInfo, Problem
+from serving.answer import Answer, ModelInfo, NoFace, Problem
 from serving.decode_child import DecodeChild
 from serving.guards import BodyLimit, SecurityHeaders
 from serving.predictor import Predictor
@@ -53,14 +53,18 @@ def _add_routes(app: FastAPI, predictor: Predictor, child: DecodeChild) -> None:
     }
 
     @app.post("/v1/score", responses=problems)
-    async def score(clip: Annotated[UploadFile, File(description="A video file")]) -> Answer:
+    async def score(
+        clip: Annotated[UploadFile, File(description="A video file")],
+        transcript: Annotated[UploadFile | None, File(description="What is said in it: WebVTT, SRT or JSON")] = None,
+    ) -> Answer | NoFace:
         """Score one clip."""
         nonlocal waiting
         if waiting >= MAX_CLIPS_WAITING:
             raise ServiceError(f"{waiting} clips are waiting already; try again in a few seconds")
         waiting += 1
         try:
-            return await run_in_threadpool(_score, predictor, child, await clip.read())
+            words = await transcript.read() if transcript else None
+            return await run_in_threadpool(_score, predictor, child, await clip.read(), words)
         finally:
             waiting -= 1
 
@@ -119,7 +123,7 @@ def _problem(status: int, sentence: str, *, retry_after_s: int | None = None) ->
     return JSONResponse({"error": sentence}, status_code=status, headers=headers)
 
 
-def _score(predictor: Predictor, child: DecodeChild, content: bytes) -> Answer:
+def _score(predictor: Predictor, child: DecodeChild, content: bytes, words: bytes | None) -> Answer | NoFace:
     if not content:
         raise ClipError("the upload is empty; send a video file as the form field 'clip'")
     begun_s = time.perf_counter()
@@ -127,5 +131,9 @@ def _score(predictor: Predictor, child: DecodeChild, content: bytes) -> Answer:
     with tempfile.TemporaryDirectory(prefix="rapt-upload-") as folder:
         path = Path(folder) / "clip"
         path.write_bytes(content)
-        sample = child.sample_of(path, predictor.preprocess)
-    return predictor.score_sample(sample, decode_ms=(time.perf_counter() - begun_s) * 1000)
+        transcript = None
+        if words is not None:
+            transcript = Path(folder) / "transcript"
+            transcript.write_bytes(words)
+        sample = child.sample_of(path, transcript)
+    return predictor.score(sample, decode_ms=(time.perf_counter() - begun_s) * 1000)

@@ -57,9 +57,10 @@ def _deploy(registered: RegisteredModel, *, host: str, port: int, allow_emotion:
         from serving.predictor import Predictor
 
         _keep_replica_on_loopback(host)
-        child = DecodeChild()
+        predictor = Predictor(registered, allow_emotion=allow_emotion)
+        child = DecodeChild(predictor.recipe)
         child.start()
-        return build_app(Predictor(registered, allow_emotion=allow_emotion), child)
+        return build_app(predictor, child)
 
     deployment = serve.deployment(
         name="engagement",

@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from data_shards.atomic import whole_file, write_whole
 from data_shards.errors import ModelError
+from data_shards.extraction.recorded import runs_on_video
+from data_shards.listing import Extractors
 from data_shards.preprocess import PreprocessConfig
 from data_shards.reading.label_views import infers_emotion
 from data_shards.sample import FRAMES
@@ -26,13 +28,14 @@ from training.models import MODELS, EngagementModel
 
 __all__ = ["BUNDLE_VERSION", "BundleRecord", "load_bundle", "load_weights_into", "read_record", "save_bundle", "save_weights"]
 
-BUNDLE_VERSION = 2
+BUNDLE_VERSION = 3
 
 
 class BundleRecord(Stored):
     """`run.json`. level_scores: each level's place on the engagement scale [-1, 1]. temperature divides the logits before
     softmax (1 where there was no validation split to fit it on).
 
+    preprocess and extractors: how the training clips became frames and features, so that a scored clip goes the same way.
     simulated and notice come from the data's manifest: a model trained on simulated people says so for ever.
     """
 
@@ -44,6 +47,7 @@ class BundleRecord(Stored):
     level_scores: tuple[float, ...]
     temperature: float = Field(gt=0)
     preprocess: PreprocessConfig | None
+    extractors: Extractors = Field(default_factory=dict)
     dataset: str
     simulated: bool
     notice: str
@@ -55,8 +59,9 @@ class BundleRecord(Stored):
 
     @property
     def reads_video(self) -> bool:
-        """Whether the model can score a video: it reads frames alone, no features that were computed elsewhere."""
-        return MODELS[self.run.model.name].inputs_of(self.run.model) == (FRAMES,)
+        """Whether the model can score a video: what it cannot do without are frames, or features that can be made of any."""
+        needed = MODELS[self.run.model.name].inputs_of(self.run.model)
+        return all(name == FRAMES or runs_on_video(self.extractors.get(name, {})) for name in needed)
 
     @property
     def infers_emotion(self) -> bool:

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 
 from data_shards.errors import ConfigError, ModelError
+from data_shards.listing import Extractors
 from data_shards.manifest import read_manifest
 from data_shards.reading.loader import Batch, training_batches
 from data_shards.reading.order import DrawStream
 from data_shards.reading.reader import ShardSet
+from data_shards.sample import FRAMES
 from data_shards.storage.shard_cache import CacheSettings
 from training.augment import augment
 from training.bundle import BUNDLE_VERSION, BundleRecord, load_weights_into, read_record, save_bundle, save_weights
@@ -280,7 +282,8 @@ class _Setup:
             level_names=self.level_names,
             level_scores=tuple(self.level_scores.tolist()),
             temperature=fit_temperature(on_validation) if on_validation else 1.0,
-            preprocess=self.manifest.preprocess,
+            preprocess=self.manifest.preprocess if FRAMES in self.engine.model.inputs else None,
+            extractors=self._extractors(),
             dataset=self.manifest.dataset,
             simulated=self.manifest.simulated,
             notice=self.manifest.notice,
@@ -295,6 +298,11 @@ class _Setup:
             save_bundle(folder, record, self.engine.model)
         self.world.barrier()
         return RunFinished(bundle=str(folder), best_epoch=progress.best_epoch, test=record.test)
+
+    def _extractors(self) -> Extractors:
+        """Who made the features that the model reads."""
+        read = (*self.engine.model.inputs, *self.engine.model.optional)
+        return {name: self.manifest.extractors[name] for name in read if name != FRAMES and name in self.manifest.extractors}
 
     def _predict(self, split: str | None) -> Predictions | None:
         """Predictions on a split; None where the recipe names none or the data hold none of it."""

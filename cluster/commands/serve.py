@@ -50,9 +50,10 @@ def serve(model: str, host: str, port: int, address: str | None, allow_emotion: 
 @click.command()
 @click.argument("model")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--transcript", type=click.Path(path_type=Path), help="What is said in FILE; else a .vtt, .srt or .json beside it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file.")
 @emotion_option
-def score(model: str, files: tuple[Path, ...], as_json: bool, allow_emotion: bool) -> None:
+def score(model: str, files: tuple[Path, ...], transcript: Path | None, as_json: bool, allow_emotion: bool) -> None:
     """Score video FILES with MODEL, without a server; the same answer as the endpoint's.
 
     A file that cannot be used is named with its reason; the others are scored all the same.
@@ -62,25 +63,34 @@ def score(model: str, files: tuple[Path, ...], as_json: bool, allow_emotion: boo
         rapt score models:/engagement@champion lesson.mp4
     """
     from cluster.home import mlflow_uri
-    from data_shards.errors import ClipError
+    from data_shards.errors import ClipError, ConfigError
     from serving.predictor import Predictor
     from training.registry import resolve
 
+    if transcript and len(files) > 1:
+        raise ConfigError("--transcript is of one clip; name one FILE, or lay transcripts beside the files under their names")
     predictor = Predictor(resolve(model, mlflow_uri()), allow_emotion=allow_emotion)
     if predictor.info.notice and not as_json:
         click.echo(f"the model was trained on {predictor.info.notice}")
     failures = 0
     for path in files:
         try:
-            answer = predictor.score_file(path)
+            answer = predictor.score_file(path, transcript=transcript or beside(path))
         except ClipError as error:
             failures += 1
             click.echo(json.dumps({"file": str(path), "error": str(error)}) if as_json else f"{path}: {error}", err=not as_json)
             continue
         if as_json:
             click.echo(json.dumps({"file": str(path), **answer.model_dump(mode="json")}))
+        elif answer.status == "no_face":
+            click.echo(f"{path}: no face in view, so no score")
         else:
             chances = ", ".join(f"{name} {chance:.0%}" for name, chance in answer.probabilities.items())
             click.echo(f"{path}: {answer.level}, score {answer.score:+.2f} ({chances})")
     if failures:
         raise ClipError(f"{failures} of {len(files)} files could not be scored")
+
+
+def beside(path: Path) -> Path | None:
+    """The transcript that lies beside a clip under its name."""
+    return next((file for suffix in (".vtt", ".srt", ".json") if (file := path.with_suffix(suffix)).is_file()), None)

@@ -128,7 +128,7 @@ def evaluate(model: str, data: str, cache_gib: float, split: str, as_json: bool)
     record, loaded = load_bundle(resolve(model, mlflow_uri()).folder, device)
     target, cache = record.run.target, cache_settings(cache_gib)
     held_out = ShardSet(data, splits=(split,), target=target, cache_settings=cache)
-    if held_out.manifest.preprocess != record.preprocess:
+    if record.preprocess not in (None, held_out.manifest.preprocess):
         raise ConfigError(f"{data}: made with other preprocessing than the model's data; build shards with its settings")
     # the baseline is the most frequent level of training data; where these shards have none, of the split itself
     train_splits = tuple(s for s in record.run.data.train_splits if s in held_out.manifest.splits) or (split,)

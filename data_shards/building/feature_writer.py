@@ -33,7 +33,6 @@ class AddFeatures(ShardWork):
     extractors: Mapping[str, ExtractorSettings]
 
     def write(self, store: Store, *, on_clip: Callable[[str], None]) -> ShardIndex:
-        _one_thread()
         index = current_index(store, self.name)
         extractors = {name: _loaded(name, settings) for name, settings in self.extractors.items()}
         clips = {clip.clip_id: clip for clip in self.clips}
@@ -125,10 +124,3 @@ def _next_name(shard: str) -> str:
 def _loaded(name: str, settings: ExtractorSettings) -> Extractor:
     """One extractor a process and feature: weights are loaded once, and freed when the process ends."""
     return EXTRACTORS[name](settings)
-
-
-def _one_thread() -> None:
-    """Sums have the order of one thread, whatever machine made them; processes fill the cores."""
-    import torch
-
-    torch.set_num_threads(1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data_shards.decode import DecodeLimits
-from data_shards.decode_stream import FrameStream
+from data_shards.decode_stream import FrameStream, StreamInfo
 from data_shards.errors import ClipError
 from data_shards.extraction.contract import ClipMaterial, Extractor, Reading
 from data_shards.features import Floats, checked
@@ -18,26 +18,45 @@ __all__ = ["Extracted", "extract_features", "material_of"]
 
 @dataclass(frozen=True)
 class Extracted:
-    """features: name to float32 array; lacking: name to why the clip has none."""
+    """features: name to float32 array; lacking: name to why the clip has none; video: what is known of its pictures."""
 
     features: dict[str, Floats] = field(default_factory=dict)
     lacking: dict[str, str] = field(default_factory=dict)
+    video: StreamInfo | None = None
 
 
 def extract_features(clip: ClipMaterial, extractors: Mapping[str, Extractor], limits: DecodeLimits | None = None) -> Extracted:
     """Every feature that `extractors` make of the clip. What one of them cannot use is its own lack, and no other's.
 
-    Deterministic: an extractor sees the same frames whichever others run beside it.
+    Deterministic: an extractor sees the same frames whichever others run beside it, and sums have the order of one thread.
     """
-    found = Extracted()
+    with _one_thread():
+        return _extracted(clip, extractors, limits)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """torch adds up in another order with another number of threads; clips are many, and fill the cores as processes."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _extracted(clip: ClipMaterial, extractors: Mapping[str, Extractor], limits: DecodeLimits | None) -> Extracted:
     stream, no_pictures = _opened(clip, limits)
+    found = Extracted(video=stream.info if stream else None)
     readings: dict[str, Reading] = {}
     for name, extractor in extractors.items():
         if extractor.fps is not None and stream is None:
             found.lacking[name] = no_pictures
             continue
         with _reason_kept(name, found):
-            readings[name] = extractor.read(clip, stream.info if stream else None)
+            readings[name] = extractor.read(clip, found.video)
     if stream is not None:
         _show(stream, {name: (readings[name], extractors[name].fps) for name in readings}, found)
     for name, reading in readings.items():

@@ -8,7 +8,8 @@ async function showModel() {
   const answer = await fetch("/v1/model");
   const model = await answer.json();
   const version = model.version ? `, version ${model.version}` : "";
-  part("model").textContent = `Model ${model.name}${version}: ${model.num_frames} frames a clip, levels ${model.levels.join(", ")}.`;
+  const reads = model.reads.map((input) => (input === "frames" ? `${model.num_frames} frames` : input)).join(", ");
+  part("model").textContent = `Model ${model.name}${version}: reads ${reads} of a clip, levels ${model.levels.join(", ")}.`;
   part("limits").textContent = model.limits;
   if (model.notice) {
     part("notice").textContent = `This model was trained on ${model.notice}.`;
@@ -34,8 +35,9 @@ function showAnswer(answer) {
   });
   part("probabilities").replaceChildren(...rows);
   const { decode_ms: decode, model_ms: model } = answer.timings;
+  const used = [...(answer.frames_used ? [`${answer.frames_used} frames`] : []), ...answer.features_used].join(", ");
   part("details").textContent =
-    `${answer.frames_used} frames of ${answer.duration_s.toFixed(1)} s; decoded in ${decode.toFixed(0)} ms, scored in ${model.toFixed(0)} ms.`;
+    `${used} of ${answer.duration_s.toFixed(1)} s; decoded in ${decode.toFixed(0)} ms, scored in ${model.toFixed(0)} ms.`;
   part("answer").hidden = false;
 }
 
@@ -57,6 +59,10 @@ async function score(file) {
     const content = await reply.json();
     if (mine !== latest) return;
     if (!reply.ok) throw new Error(content.error || `The endpoint answered ${reply.status}.`);
+    if (content.status === "no_face") {
+      status.textContent = `${file.name}: nobody's face is in view, so there is no score.`;
+      return;
+    }
     status.textContent = `${file.name}:`;
     showAnswer(content);
   } catch (error) {

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 
 from data_shards.errors import ClipError
+from data_shards.extraction.clip_sample import ClipRecipe
 from data_shards.preprocess import PreprocessConfig
 from serving import http_api
 from serving.decode_child import DecodeChild
@@ -27,7 +28,7 @@ def predictor(tiny_bundle: Path) -> Predictor:
 
 @pytest.fixture(scope="module")
 def client(predictor: Predictor) -> Iterator[TestClient]:
-    child = DecodeChild()
+    child = DecodeChild(predictor.recipe)
     child.start()
     with TestClient(build_app(predictor, child)) as client:
         yield client
@@ -106,7 +107,7 @@ def test_too_much_is_refused_by_its_declared_and_by_its_real_length(
     predictor: Predictor, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_api, "MAX_UPLOAD_BYTES", 10_000)
-    child = DecodeChild()
+    child = DecodeChild(predictor.recipe)
     with TestClient(build_app(predictor, child)) as small:
         declared = post(small, b"\x00" * 20_000)
         # without a Content-Length the bytes are counted as they come
@@ -135,7 +136,7 @@ def test_errors_are_problems_with_the_security_headers(client: TestClient) -> No
 
 def test_an_error_nobody_foresaw_is_a_problem_too(predictor: Predictor, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_api, "_score", lambda *_: 1 / 0)
-    with TestClient(build_app(predictor, DecodeChild()), raise_server_exceptions=False) as client:
+    with TestClient(build_app(predictor, DecodeChild(predictor.recipe)), raise_server_exceptions=False) as client:
         answer = post(client, clip.read_bytes())
     assert answer.status_code == 500
     assert answer.json() == {"error": "an error that was not foreseen (ZeroDivisionError); the clip was not scored"}
@@ -144,7 +145,7 @@ def test_an_error_nobody_foresaw_is_a_problem_too(predictor: Predictor, clip: Pa
 
 def test_too_many_waiting_clips_are_refused_at_once(predictor: Predictor, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_api, "MAX_CLIPS_WAITING", 0)
-    with TestClient(build_app(predictor, DecodeChild())) as full:
+    with TestClient(build_app(predictor, DecodeChild(predictor.recipe))) as full:
         answer = post(full, clip.read_bytes())
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "5"
@@ -152,7 +153,7 @@ def test_too_many_waiting_clips_are_refused_at_once(predictor: Predictor, clip: 
 
 
 def test_a_client_that_sends_slowly_is_given_up(predictor: Predictor) -> None:
-    guarded = BodyLimit(build_app(predictor, DecodeChild()), max_bytes=1 << 20, max_s=0.2)
+    guarded = BodyLimit(build_app(predictor, DecodeChild(predictor.recipe)), max_bytes=1 << 20, max_s=0.2)
     sent: list[Message] = []
     scope = {
         "type": "http",
@@ -209,9 +210,9 @@ def test_the_openapi_description_names_every_route(client: TestClient) -> None:
 
 
 def test_a_clip_that_takes_too_long_is_given_up_and_the_child_comes_back(clip: Path, tmp_path: Path) -> None:
-    child = DecodeChild(timeout_s=0.001)
+    child = DecodeChild(ClipRecipe(PreprocessConfig(num_frames=4, size_px=32)), timeout_s=0.001)
     with pytest.raises(ClipError, match="took more than"):
-        child.sample_of(clip, PreprocessConfig(num_frames=4, size_px=32))
+        child.sample_of(clip)
     child._timeout_s = 60
-    assert len(child.sample_of(clip, PreprocessConfig(num_frames=4, size_px=32)).meta.frame_times_s) == 4
+    assert len(child.sample_of(clip).sample.meta.frame_times_s) == 4
     child.close()

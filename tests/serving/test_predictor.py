@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_shards.errors import ClipError
+from data_shards.extraction.clip_sample import ClipSample
 from data_shards.manifest import Manifest
 from data_shards.reading.reader import ShardSet
 from serving.predictor import Predictor
@@ -22,7 +23,7 @@ def test_a_clip_scores_the_same_from_its_shard_and_from_its_file(
     test = ShardSet(simulated_shards[0], splits=("test",))
     for number in range(4):
         sample = test.read(number)
-        stored = predictor.score_sample(sample)
+        stored = predictor.score(ClipSample(sample, {}))
         from_file = predictor.score_file(simulated_folder / sample.meta.clip_id)
         assert from_file.probabilities == stored.probabilities
         assert from_file.score == stored.score
