@@ -149,7 +149,8 @@ def _card(manifest: Manifest, label: str, shards: ShardSet, number: int) -> Card
         for name, names in manifest.label_names.items()
         if (level := meta.labels.get(name, -1)) is not None
     )
-    pictures = _strip(sample) if sample.has_frames else [_array(name, values) for name, values in sample.features.items()]
+    pictures = _strip(sample) if sample.has_frames else []
+    pictures += [_array(name, values) for name, values in sample.features.items()]
     return Card(meta=meta, level=meta.labels.get(label, -1), levels=levels, pictures=tuple(pictures))
 
 

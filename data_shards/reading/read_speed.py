@@ -48,14 +48,22 @@ def measure_read_speed(
     begun_s = time.perf_counter()
     manifest = read_manifest(uri)
     open_s = time.perf_counter() - begun_s
-    inputs = _inputs(uri, manifest)
+    inputs, features = _inputs(uri, manifest)
     target = Target(next(iter(manifest.label_names)))
     with closing(ShardSet(uri, splits=(split,), target=target, manifest=manifest, cache_settings=cache)) as shards:
         stream = DrawStream(shards.view.levels_N, 0, "shuffled", 8)
 
         def batches() -> Generator[Batch]:
             return training_batches(
-                shards, stream, inputs=inputs, microbatch=8, rank=0, world_size=1, start=0, num_threads=num_threads
+                shards,
+                stream,
+                inputs=inputs,
+                optional=features,
+                microbatch=8,
+                rank=0,
+                world_size=1,
+                start=0,
+                num_threads=num_threads,
             )
 
         with closing(batches()) as first:
@@ -90,13 +98,13 @@ def measure_read_speed(
     )
 
 
-def _inputs(uri: str | Path, manifest: Manifest) -> tuple[str, ...]:
-    """All that a batch can hold: frames, and features of one length."""
-    features = [name for name, shape in manifest.features.items() if all(shape)]
-    inputs = (*([FRAMES] if manifest.preprocess else []), *features)
-    if not inputs:
+def _inputs(uri: str | Path, manifest: Manifest) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(frames, features): all that a batch can hold."""
+    features = tuple(name for name, shape in manifest.features.items() if all(shape[1:]) and shape != (0,))
+    frames = (FRAMES,) if manifest.preprocess else ()
+    if not frames + features:
         raise ConfigError(
-            f"{uri}: has no frames, and the length of its features ({', '.join(manifest.features)}) differs from clip to clip: "
-            "no batch can be made; build it with features of one length"
+            f"{uri}: has no frames, and the rows of its features ({', '.join(manifest.features)}) differ from clip to clip: "
+            "no batch can be made; build it with features of one width"
         )
-    return inputs
+    return frames, features

@@ -195,7 +195,8 @@ def test_an_array_is_drawn_with_time_to_the_right() -> None:
         pixels = np.asarray(picture).astype(int)
     assert (width_px, height_px) == (10, 3)
     assert (np.diff(pixels[0].sum(axis=-1)) > 0).all()
-    assert len(np.unique(pixels[1:].reshape(-1, 3), axis=0)) == 1
+    assert len(np.unique(pixels[1], axis=0)) == 1
+    assert (pixels[2] == 160).all()  # what is not a number is grey, and no colour of the scale
     assert heat_map(np.zeros((500, 714)))[1:] == (96, 48)
     assert heat_map(np.arange(5.0))[1:] == (5, 1)
     assert heat_map(np.array([np.inf, 0.0, -np.inf]))[1:] == (3, 1)

@@ -45,13 +45,13 @@ def test_a_set_of_which_no_batch_can_be_made_is_refused(tmp_path: Path) -> None:
             subject=str(number),
             split="train",
             labels={"engagement": number % 4},
-            features={"gaze": np.ones((5 + number, 3), dtype=np.float32)},
+            features={"gaze": np.ones((5, 3 + number), dtype=np.float32)},
         )
         for number in range(8)
     )
     listing = Listing(dataset="made up", label_names={"engagement": ENGAGEMENT_LEVELS}, clips=clips)
     build_shards(listing, tmp_path / "set", preprocess=PreprocessConfig())
-    with pytest.raises(ConfigError, match=r"has no frames, and the length of its features \(gaze\) differs"):
+    with pytest.raises(ConfigError, match=r"has no frames, and the rows of its features \(gaze\) differ"):
         measured(tmp_path / "set", seconds=0.1)
 
 
