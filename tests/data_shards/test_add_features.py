@@ -60,6 +60,11 @@ def extracted(built: Path, clips: Path, tmp_path_factory: pytest.TempPathFactory
     return out
 
 
+def invoked(*arguments: str) -> str:
+    """What a command prints; its errors are raised."""
+    return CliRunner().invoke(rapt, arguments, catch_exceptions=False, standalone_mode=False).stdout
+
+
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "source.json"}
 
@@ -185,20 +190,17 @@ def test_a_batch_fills_up_sequences_and_says_how_long_each_is(extracted: Path) -
 
 
 def test_the_command_finds_the_clips_again_and_says_what_it_made(shards: Path, clips: Path) -> None:
-    run = CliRunner().invoke(rapt, ["shards", "extract", str(shards), "--with", "acoustics", "--json"])
-    assert run.exit_code == 0, run.output
-    found = json.loads(run.stdout)
+    found = json.loads(invoked("shards", "extract", str(shards), "--with", "acoustics", "--json"))
     assert found["features"]["acoustics"]["clips"] == 12
     assert found["digest"] == read_manifest(shards).digest
     (shards / "source.json").unlink()
-    run = CliRunner().invoke(rapt, ["shards", "extract", str(shards), "--with", "openface"])
-    assert run.exit_code != 0
-    assert "name them with --dataset and --source" in run.output
+    with pytest.raises(ConfigError, match="name them with --dataset and --source"):
+        invoked("shards", "extract", str(shards), "--with", "openface")
     settings = ["--with", "openface", "--set", "openface.source=csv", "--source", str(clips)]
-    assert CliRunner().invoke(rapt, ["shards", "extract", str(shards), *settings]).exit_code == 0
-    run = CliRunner().invoke(rapt, ["shards", "extract", str(shards), "--with", "face"])
-    assert run.exit_code != 0
-    assert "no extractor named 'face'; there are:" in run.output
+    invoked("shards", "extract", str(shards), *settings)
+    assert read_manifest(shards).features.keys() == {"acoustics", "openface"}
+    with pytest.raises(ConfigError, match="no extractor named 'face'; there are:"):
+        invoked("shards", "extract", str(shards), "--with", "face")
 
 
 def test_a_manifest_of_an_extraction_is_read_back(extracted: Path) -> None:
