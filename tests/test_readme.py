@@ -70,6 +70,32 @@ def test_your_own_clips_from_clips_to_a_score(simulated_folder: Path, tmp_path: 
 
 
 @pytest.mark.slow
+def test_multimodal_from_clips_to_a_served_score(simulated_folder: Path, real_data: Path, tmp_path: Path) -> None:
+    """The weights are small and random, under their real names: no machine of the tests reaches the hub."""
+    section = README.split("## Face, motion, sound and speech")[1]
+    commands = section.split("```sh\n")[1].split("rapt serve")[0]
+    (tmp_path / "my-clips").symlink_to(simulated_folder)
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "RAPT_HOME": str(tmp_path / ".rapt"),
+            "RAPT_FACE_LANDMARKER": str(real_data / "models" / "face_landmarker.task"),
+            "RAPT_I3D_WEIGHTS": str(i3d_weights(tmp_path / "i3d.safetensors")),
+            "RAPT_ENCODERS": str(encoders(tmp_path / "encoders")),
+            "COLUMNS": "120",
+        },
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.slow
 def test_daisee_and_engagewild_through_a_bucket_to_a_model(real_data: Path, tmp_path: Path) -> None:
     section = README.split("DAiSEE and EngageWild through an S3 bucket")[1]
     commands = section.split("```sh\n")[1].split("```")[0]
