@@ -21,6 +21,7 @@ IMPORTERS = {
     "mlflow": {"training/tracking.py", "training/registry.py"},
     "imagehash": {"data_shards/audit/frame_hash.py"},
     "jinja2": {"data_shards/browse/page.py"},
+    "transformers": {"data_shards/extraction/hugging_face.py"},
     "fastapi": {"serving/http_api.py"},
     "ray": {"cluster/launch.py", "cluster/ray_build.py", "cluster/ray_worker.py", "serving/service.py"},
     "torchvision": set(),
