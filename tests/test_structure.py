@@ -21,6 +21,8 @@ IMPORTERS = {
     "mlflow": {"training/tracking.py", "training/registry.py"},
     "imagehash": {"data_shards/audit/frame_hash.py"},
     "jinja2": {"data_shards/browse/page.py"},
+    "parselmouth": {"data_shards/extraction/acoustics.py"},
+    "transformers": {"data_shards/extraction/hugging_face.py"},
     "fastapi": {"serving/http_api.py"},
     "ray": {"cluster/launch.py", "cluster/ray_build.py", "cluster/ray_worker.py", "serving/service.py"},
     "torchvision": set(),
@@ -48,7 +50,7 @@ def test_a_system_is_imported_where_it_belongs(system: str) -> None:
 
 ABSENT_ON_A_BARE_GPU_MACHINE = (
     "ray", "mlflow", "decord", "av", "webdataset", "boto3", "mediapipe", "deepspeed", "transformers", "kornia", "imagehash",
-    "fastapi", "click", "rich", "matplotlib",
+    "fastapi", "parselmouth", "click", "rich", "matplotlib",
 )  # fmt: skip
 
 

@@ -54,8 +54,8 @@ def cut(
     from data_shards.gallery.cut import cut_planned, plan_cut
     from data_shards.gallery.faces import FaceFinder, face_model_path
     from data_shards.gallery.plan import CutSettings
-    from data_shards.gallery.transcript import read_transcript
     from data_shards.schema import first_problem
+    from data_shards.transcript import read_transcript
 
     if (utterances is None) == (every is None):
         raise ConfigError("rapt shards cut: give either --utterances transcript.vtt or --every 10s")

@@ -2,8 +2,8 @@
 
 The JSON maps a clip id to {"split", "label", "agreement", "embeds"}; embeds are 1,024 numbers of I3D, or none. Splits are
 train, unlabel (the validation set) and test. The id `video10_100_person0` is clip 100 of person 0 of coaching session 10,
-so the subject is video10_person0: one who sat in two sessions counts as two. CSVs and, where somebody has them, videos are
-found by their stem wherever they lie below SOURCE.
+so the subject is video10_person0: one who sat in two sessions counts as two. CSVs and, where somebody has them, videos and
+transcripts are found by their stem wherever they lie below SOURCE.
 """
 
 import json
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from data_shards.datasets.label_file import decode_text, parse_level_name
 from data_shards.datasets.listing_draft import ListingDraft
+from data_shards.datasets.sidecar_files import SidecarFiles
 from data_shards.datasets.video_files import VideoFiles
 from data_shards.errors import ClipError, DataError
 from data_shards.listing import Extractors, FeatureFile, ListedClip, Listing, Reject
@@ -48,11 +49,11 @@ class _Fields(list[tuple[str, Any]]):
 
 def list_clips(source: Source) -> Listing:
     """List every record of `final_data_1.json`; one that cannot be used is a reject. DataError where it is no such file."""
-    videos, csvs = VideoFiles(source), _csvs(source)
+    videos, csvs, sidecars = VideoFiles(source), _csvs(source), SidecarFiles(source)
     draft = ListingDraft()
     for clip_id, record in _records(source):
         with draft.entry(clip_id):
-            draft.add(_clip(clip_id, record, videos, csvs), place=_LABEL_FILE)
+            draft.add(_clip(clip_id, record, videos, csvs, sidecars), place=_LABEL_FILE)
     known = draft.clips.keys() | {reject.clip_id for reject in draft.rejects}
     unknown = [
         Reject(clip_id=stem, source=file.name, reason=f"clip {stem}: has no record in {_LABEL_FILE}")
@@ -109,7 +110,7 @@ def _csvs(source: Source) -> dict[str, SourceFile]:
     return csvs
 
 
-def _clip(clip_id: str, record: Any, videos: VideoFiles, csvs: dict[str, SourceFile]) -> ListedClip:
+def _clip(clip_id: str, record: Any, videos: VideoFiles, csvs: dict[str, SourceFile], sidecars: SidecarFiles) -> ListedClip:
     place = f"{_LABEL_FILE}, clip {clip_id[:80]}"
     named = _CLIP_ID.fullmatch(clip_id)
     if named is None:
@@ -140,4 +141,5 @@ def _clip(clip_id: str, record: Any, videos: VideoFiles, csvs: dict[str, SourceF
         video=video,
         features=features,
         extra={"agreement": str(fields["agreement"])} if "agreement" in fields else {},
+        transcript=sidecars.transcript_of(clip_id),
     )

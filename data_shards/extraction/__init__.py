@@ -3,8 +3,13 @@
 To add one: one file with an `Extractor` and its settings, and one line here; the contract tests find it.
 """
 
+from data_shards.extraction.acoustics import AcousticsExtractor
 from data_shards.extraction.contract import ClipMaterial, Extractor, ExtractorSettings, Reading
+from data_shards.extraction.speech import SpeechExtractor
 
 __all__ = ["EXTRACTORS", "ClipMaterial", "Extractor", "ExtractorSettings", "Reading"]
 
-EXTRACTORS: dict[str, type[Extractor]] = {}
+EXTRACTORS: dict[str, type[Extractor]] = {
+    "acoustics": AcousticsExtractor,
+    "speech": SpeechExtractor,
+}

@@ -19,9 +19,9 @@ from data_shards.gallery.people import People, find_people
 from data_shards.gallery.plan import CutSettings, PlannedClip, even_spans, plan_clips
 from data_shards.gallery.recording import Recording, RecordingStream, Sound, open_recording
 from data_shards.gallery.tiles_picture import draw_tiles
-from data_shards.gallery.transcript import Transcript
 from data_shards.listing import Reject
 from data_shards.schema import Stored
+from data_shards.transcript import Transcript
 
 __all__ = ["CutPlan", "CutSummary", "cut_planned", "plan_cut"]
 

@@ -15,9 +15,9 @@ from pydantic import Field, model_validator
 from data_shards.errors import DataError
 from data_shards.gallery.people import People
 from data_shards.gallery.tracking import Person, TileSpan
-from data_shards.gallery.transcript import Utterance
 from data_shards.listing import Reject
 from data_shards.schema import Stored
+from data_shards.transcript import Utterance
 
 __all__ = ["CutSettings", "PlannedClip", "even_spans", "plan_clips"]
 
@@ -91,7 +91,7 @@ def plan_clips(
         place = f"{span.start_s:.3f} to {span.end_s:.3f} s"
         end_s = min(span.end_s, people.end_s)
         length_s = end_s - span.start_s
-        if length_s <= 0:
+        if span.start_s >= people.end_s:
             rejects.append(_reject(recording, place, f"starts after the recording's end at {people.end_s:.1f} s"))
         elif length_s < settings.min_s - _TIE_S:
             rejects.append(_reject(recording, place, f"{length_s:.2f} s long, under the shortest of {settings.min_s:g} s"))

@@ -21,9 +21,9 @@ from data_shards.gallery.faces import FaceBox, FaceFinder
 from data_shards.gallery.labels_csv import COLUMNS
 from data_shards.gallery.layout import overlap
 from data_shards.gallery.people import People
-from data_shards.gallery.plan import CutSettings
-from data_shards.gallery.transcript import Transcript, Utterance, read_transcript
+from data_shards.gallery.plan import CutSettings, plan_clips
 from data_shards.storage.source import Source
+from data_shards.transcript import Transcript, Utterance, read_transcript
 from tests.data_shards.meeting import FPS, PEOPLE, SCENES, Scene, grid, tile_pictures, write_meeting
 
 FRAME_S = 1 / FPS
@@ -148,6 +148,16 @@ def test_what_is_left_out_is_named_with_its_reason(clips: tuple[Path, CutSummary
         "76.100 to 84.600 s: starts after the recording's end at 18.0 s",
     ]
     assert summary.num_left_out == 2
+
+
+def test_words_that_take_no_time_are_too_short_for_a_clip() -> None:
+    people, spoken = People(end_s=9, people=()), [Utterance(start_s=2, end_s=2, text="yes"), Utterance(start_s=9, end_s=9)]
+    clips, rejects = plan_clips(people, spoken, CutSettings(), recording="a.mp4")
+    assert not clips
+    assert [reject.reason.split(": ")[-1] for reject in rejects] == [
+        "0.00 s long, under the shortest of 2 s",
+        "starts after the recording's end at 9.0 s",
+    ]
 
 
 def test_each_clip_shows_its_person_at_its_moment(clips: tuple[Path, CutSummary], real_data: Path) -> None:

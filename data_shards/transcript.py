@@ -1,4 +1,4 @@
-"""A meeting's transcript, WebVTT or SRT as Zoom writes them, to utterances.
+"""A transcript, WebVTT or SRT, of a meeting as Zoom writes it or of a clip, to utterances.
 
 Read leniently: byte order mark, any line ends, comma or dot before the milliseconds, hours and indices optional, cue
 settings, NOTE, STYLE and REGION blocks. The speaker is the `Name:` before the words, or a WebVTT voice tag. Our own
@@ -16,7 +16,7 @@ from data_shards.errors import DataError
 from data_shards.listing import Reject
 from data_shards.schema import Stored
 
-__all__ = ["Transcript", "Utterance", "read_transcript"]
+__all__ = ["Transcript", "Utterance", "read_text", "read_transcript"]
 
 MAX_BYTES = 20 * 2**20  # a spoken hour takes about 100 kB
 MAX_CUES = 100_000
@@ -31,7 +31,7 @@ _SILENT_BLOCKS = ("NOTE", "STYLE", "REGION", "WEBVTT")
 
 
 class Utterance(Stored):
-    """What was said from start_s to end_s, in seconds of the recording; speaker is empty where none is named."""
+    """What was said from start_s to end_s >= start_s, in seconds of the recording; speaker is empty where none is named."""
 
     start_s: float
     end_s: float
@@ -47,36 +47,43 @@ class Transcript:
     rejects: tuple[Reject, ...] = ()
 
 
-def read_transcript(path: Path) -> Transcript:
-    """Read a WebVTT or SRT file. DataError where it is missing, too large, no text, or holds no cue that can be read."""
+def read_transcript(path: Path, *, place: str = "", may_be_silent: bool = False) -> Transcript:
+    """Read a WebVTT or SRT file. DataError where it is missing, too large, no text, or holds no cue that can be read.
+
+    place: what the errors call the file, its path unless given; may_be_silent: a file with nothing in it but WebVTT's header
+    and notes, as programs write it where nobody speaks, gives no utterance instead of an error.
+    """
+    place = place or str(path)
     utterances: list[Utterance] = []
     rejects: list[Reject] = []
-    lines = _text(path).splitlines()
+    lines = read_text(path, place=place).splitlines()
+    only_silent_blocks = True
     for number, block in _blocks(lines):
         if block[0].split(" ")[0].split("\t")[0] in _SILENT_BLOCKS and "-->" not in block[0]:
             continue
+        only_silent_blocks = False
         # the time line comes first, or second after an index or a name; later arrows are words
         at = next((i for i, line in enumerate(block[:2]) if "-->" in line), None)
         if at is None:
             continue
         if len(utterances) == MAX_CUES:
-            raise DataError(f"{path} line {number}: over {MAX_CUES} cues, which is no meeting; cut the transcript")
+            raise DataError(f"{place} line {number}: over {MAX_CUES} cues, which is no meeting; cut the transcript")
         times = _TIMES.fullmatch(block[at])
-        place = f"{path.name} line {number + at}"
+        line = f"{path.name} line {number + at}"
         if times is None:
-            rejects.append(_reject(place, f"'{block[at].strip()[:60]}' is no pair of time stamps"))
+            rejects.append(_reject(line, f"'{block[at].strip()[:60]}' is no pair of time stamps"))
             continue
         start_s, end_s = _seconds(times.groups()[:4]), _seconds(times.groups()[4:])
-        if end_s <= start_s:
-            rejects.append(_reject(place, f"ends at {end_s:g} s, not after its start at {start_s:g} s"))
+        if end_s < start_s:  # Whisper writes words that take no time, and they are words
+            rejects.append(_reject(line, f"ends at {end_s:g} s, before its start at {start_s:g} s"))
             continue
         speaker, text = _speaker_and_words(block[at + 1 :])
         utterances.append(Utterance(start_s=start_s, end_s=end_s, speaker=speaker, text=text))
-    if not utterances:
+    if not utterances and not (may_be_silent and only_silent_blocks):
         if rejects:
-            raise DataError(f"{path}: no cue can be read ({rejects[0].reason}); mend the time stamps")
+            raise DataError(f"{place}: no cue can be read ({rejects[0].reason}); mend the time stamps")
         first = next((f"line {n} is '{line.strip()[:60]}'" for n, line in enumerate(lines, 1) if line.strip()), "it is empty")
-        raise DataError(f"{path}: no WebVTT or SRT transcript, no '00:00:01.000 --> 00:00:02.000' in it ({first}); name another")
+        raise DataError(f"{place}: no WebVTT or SRT transcript, no '00:00:01.000 --> 00:00:02.000' in it ({first}); name another")
     utterances.sort(key=lambda utterance: (utterance.start_s, utterance.end_s))
     return Transcript(tuple(utterances), tuple(rejects))
 
@@ -113,16 +120,17 @@ def _reject(place: str, reason: str) -> Reject:
     return Reject(clip_id=place, source=place, reason=f"{place}: {reason}; mend it, or this utterance is left out")
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path, *, place: str) -> str:
+    """A transcript file's text, UTF-8 or UTF-16. DataError, which calls the file `place`, where it is none or too large."""
     try:
         if path.exists() and not path.is_file():
-            raise DataError(f"{path}: not a plain file; name the transcript's file")
+            raise DataError(f"{place}: not a plain file; name the transcript's file")
         if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path}: over {MAX_BYTES // 2**20} MiB, which is no transcript; name the .vtt or .srt file")
+            raise DataError(f"{place}: over {MAX_BYTES // 2**20} MiB, which is no transcript; name the .vtt or .srt file")
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: the transcript cannot be read ({error.strerror}); check its name") from None
+        raise DataError(f"{place}: the transcript cannot be read ({error.strerror}); check its name") from None
     try:
         return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:
-        raise DataError(f"{path}: not text in UTF-8 or UTF-16; save the transcript as UTF-8") from None
+        raise DataError(f"{place}: not text in UTF-8 or UTF-16; save the transcript as UTF-8") from None

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_shards.errors import DataError
-from data_shards.gallery.transcript import MAX_BYTES, read_transcript
+from data_shards.transcript import MAX_BYTES, Transcript, read_transcript
 
 ZOOM = "WEBVTT\n\n1\n00:00:01.230 --> 00:00:04.560\nAnna Maria: hello all\n\n2\n00:00:05.000 --> 01:00:06.000\nBob: a --> b\n"
 EXPECTED = [(1.23, 4.56, "Anna Maria", "hello all"), (5.0, 3606.0, "Bob", "a --> b")]
@@ -60,8 +60,28 @@ def test_damaged_cues_are_named_by_their_line_and_the_rest_is_read(tmp_path: Pat
     assert len(transcript.utterances) == 2
     assert [reject.reason.split(";")[0] for reject in transcript.rejects] == [
         "a.vtt line 12: '00:00:0x.000 --> 00:00:09.000' is no pair of time stamps",
-        "a.vtt line 16: ends at 8 s, not after its start at 9 s",
+        "a.vtt line 16: ends at 8 s, before its start at 9 s",
     ]
+
+
+@pytest.mark.parametrize("content", ["", "WEBVTT\n\nNOTE nobody speaks\n", "\ufeffWEBVTT - title\nKind: captions\n"])
+def test_a_transcript_in_which_nobody_speaks_is_read_where_that_may_be(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.vtt"
+    path.write_text(content, encoding="utf-8")
+    assert read_transcript(path, may_be_silent=True) == Transcript(())
+    with pytest.raises(DataError, match=r"a\.vtt: no WebVTT or SRT transcript"):
+        read_transcript(path)
+
+
+def test_a_file_without_cues_that_says_something_else_is_no_silent_transcript(tmp_path: Path) -> None:
+    path = tmp_path / "a.vtt"
+    path.write_text("WEBVTT\n\nhello all\n")
+    with pytest.raises(DataError, match=r"^the minutes: no WebVTT or SRT transcript"):
+        read_transcript(path, place="the minutes", may_be_silent=True)
+
+
+def test_words_that_take_no_time_are_kept(tmp_path: Path) -> None:
+    assert read(tmp_path, "00:01.000 --> 00:01.000\nyes\n") == [(1.0, 1.0, "", "yes")]
 
 
 @pytest.mark.parametrize(
@@ -97,4 +117,4 @@ def test_no_content_ends_in_anything_but_utterances_or_a_sentence(
     except DataError:
         return
     assert utterances
-    assert all(start < end for start, end, _, _ in utterances)
+    assert all(start <= end for start, end, _, _ in utterances)
