@@ -21,6 +21,7 @@ IMPORTERS = {
     "mlflow": {"training/tracking.py", "training/registry.py"},
     "imagehash": {"data_shards/audit/frame_hash.py"},
     "jinja2": {"data_shards/browse/page.py"},
+    "cv2": {"data_shards/extraction/flow.py"},
     "transformers": {"data_shards/extraction/hugging_face.py"},
     "fastapi": {"serving/http_api.py"},
     "ray": {"cluster/launch.py", "cluster/ray_build.py", "cluster/ray_worker.py", "serving/service.py"},
@@ -48,8 +49,8 @@ def test_a_system_is_imported_where_it_belongs(system: str) -> None:
 
 
 ABSENT_ON_A_BARE_GPU_MACHINE = (
-    "ray", "mlflow", "decord", "av", "webdataset", "boto3", "mediapipe", "deepspeed", "transformers", "kornia", "imagehash",
-    "fastapi", "click", "rich", "matplotlib",
+    "ray", "mlflow", "decord", "av", "webdataset", "boto3", "mediapipe", "cv2", "deepspeed", "transformers", "kornia",
+    "imagehash", "fastapi", "click", "rich", "matplotlib",
 )  # fmt: skip
 
 
