@@ -22,6 +22,7 @@ IMPORTERS = {
     "imagehash": {"data_shards/audit/frame_hash.py"},
     "jinja2": {"data_shards/browse/page.py"},
     "parselmouth": {"data_shards/extraction/acoustics.py"},
+    "cv2": {"data_shards/extraction/flow.py"},
     "transformers": {"data_shards/extraction/hugging_face.py"},
     "fastapi": {"serving/http_api.py"},
     "ray": {"cluster/launch.py", "cluster/ray_build.py", "cluster/ray_worker.py", "serving/service.py"},
@@ -49,8 +50,8 @@ def test_a_system_is_imported_where_it_belongs(system: str) -> None:
 
 
 ABSENT_ON_A_BARE_GPU_MACHINE = (
-    "ray", "mlflow", "decord", "av", "webdataset", "boto3", "mediapipe", "deepspeed", "transformers", "kornia", "imagehash",
-    "fastapi", "parselmouth", "click", "rich", "matplotlib",
+    "ray", "mlflow", "decord", "av", "webdataset", "boto3", "mediapipe", "cv2", "deepspeed", "transformers", "kornia",
+    "imagehash", "fastapi", "parselmouth", "click", "rich", "matplotlib",
 )  # fmt: skip
 
 

@@ -81,7 +81,7 @@ class AcousticsExtractor(Extractor):
     def __init__(self, settings: AcousticsSettings) -> None:
         import parselmouth  # noqa: F401  # what is not installed is missed now, not at the first clip
 
-        self._settings = settings
+        super().__init__(settings)
 
     @property
     def about(self) -> dict[str, JsonValue]:
@@ -98,7 +98,7 @@ class AcousticsExtractor(Extractor):
         }
 
     def read(self, clip: ClipMaterial, stream: StreamInfo | None) -> Reading:
-        return _Acoustics(clip, self._settings)
+        return _Acoustics(clip, self.settings)
 
 
 class _Acoustics(Reading):

@@ -54,7 +54,7 @@ class SpeechExtractor(Extractor):
     settings_type = SpeechSettings
 
     def __init__(self, settings: SpeechSettings) -> None:
-        self._settings = settings
+        super().__init__(settings)
         self._loaded = load_encoder(settings.encoder, revision=settings.revision)
         self._tokenizer = load_tokenizer(settings.encoder, revision=settings.revision)
         config = self._loaded.model.config
@@ -106,7 +106,7 @@ class SpeechExtractor(Extractor):
 
         with torch.inference_mode():
             states_PTD = self._loaded.model(input_ids=ids_PT, attention_mask=mask_PT).last_hidden_state.double()
-        if self._settings.pool == "cls":
+        if self.settings.pool == "cls":
             return np.asarray(states_PTD[:, 0].numpy())
         mask_PT1 = mask_PT[..., None]
         return np.asarray(((states_PTD * mask_PT1).sum(dim=1) / mask_PT1.sum(dim=1)).numpy())
