@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from data_shards.simulation import SimulationSettings, generate
 from tests.conftest import ROOT
 from tests.test_infra import free_base_port
+from tests.weights import save_encoders, save_i3d
 
 README = (ROOT / "README.md").read_text()
 PACKAGES = ("data_shards", "training", "serving", "cluster")
@@ -70,11 +72,10 @@ def test_your_own_clips_from_clips_to_a_score(simulated_folder: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_multimodal_from_clips_to_a_served_score(simulated_folder: Path, real_data: Path, tmp_path: Path) -> None:
-    """The weights are small and random, under their real names: no machine of the tests reaches the hub."""
+def test_multimodal_from_clips_to_a_served_score(real_data: Path, tmp_path: Path) -> None:
     section = README.split("## Face, motion, sound and speech")[1]
-    commands = section.split("```sh\n")[1].split("rapt serve")[0]
-    (tmp_path / "my-clips").symlink_to(simulated_folder)
+    commands = section.split("```sh\n")[1].split("rapt serve")[0]  # the endpoint itself: tests/test_multimodal.py
+    generate(SimulationSettings(num_clips=24, seed=3, fps=6, width_px=160, height_px=120), tmp_path / "my-clips", num_workers=2)
     result = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],
         cwd=tmp_path,
@@ -83,8 +84,8 @@ def test_multimodal_from_clips_to_a_served_score(simulated_folder: Path, real_da
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "RAPT_HOME": str(tmp_path / ".rapt"),
             "RAPT_FACE_LANDMARKER": str(real_data / "models" / "face_landmarker.task"),
-            "RAPT_I3D_WEIGHTS": str(i3d_weights(tmp_path / "i3d.safetensors")),
-            "RAPT_ENCODERS": str(encoders(tmp_path / "encoders")),
+            "RAPT_I3D_WEIGHTS": str(save_i3d(tmp_path / "i3d.safetensors")),
+            "RAPT_ENCODERS": str(save_encoders(tmp_path / "encoders")),
             "COLUMNS": "120",
         },
         capture_output=True,

@@ -66,7 +66,7 @@ def extractor_of(record: Mapping[str, JsonValue]) -> Extractor:
         raise ModelError(f"a feature was made by {record.get('name', 'an extractor')}, which this Rapt does not have")
     extractor = EXTRACTORS[name](_validated(name, settings))
     here = described(name, extractor)
-    unlike = [field for field in {**record, **here} if record.get(field) != here.get(field)]
+    unlike = [field for field in {**record, **here} if _tells(field) and record.get(field) != here.get(field)]
     if unlike:
         field = unlike[0]
         raise ModelError(
@@ -74,3 +74,8 @@ def extractor_of(record: Mapping[str, JsonValue]) -> Extractor:
             "install the same, or train on features of this one"
         )
     return extractor
+
+
+def _tells(field: str) -> bool:
+    """Whether a field of a record says what a feature is; versions of libraries are for a person to know."""
+    return field in ("settings", "columns", "weights") or field.endswith("sha256")

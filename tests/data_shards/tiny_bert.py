@@ -16,14 +16,14 @@ _WORDS = [
 ]  # fmt: skip
 
 
-def save_tiny_bert(folder: Path, *, seed: int = 0) -> None:
-    """Write it as NAME below `folder`."""
+def save_tiny_bert(folder: Path, *, name: str = NAME, hidden: int = HIDDEN, seed: int = 0) -> None:
+    """Write it as `name` below `folder`."""
     config = BertConfig(
-        vocab_size=len(_WORDS), hidden_size=HIDDEN, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32,
+        vocab_size=len(_WORDS), hidden_size=hidden, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32,
         max_position_embeddings=MAX_TOKENS,
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = BertModel(config, add_pooling_layer=False)
-    model.save_pretrained(folder / NAME)
-    BertTokenizerFast(vocab={word: number for number, word in enumerate(_WORDS)}).save_pretrained(folder / NAME)
+    model.save_pretrained(folder / name)
+    BertTokenizerFast(vocab={word: number for number, word in enumerate(_WORDS)}).save_pretrained(folder / name)
