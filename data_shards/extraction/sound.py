@@ -45,7 +45,6 @@ def read_sound(path: Path, *, max_s: float = _MAX_S) -> Sound | None:
     import av
 
     check_container(path)
-    too_long = ClipError(f"{path.name}: its sound is longer than the limit of {max_s:g} s; cut it")
     parts: list[Samples] = []
     room = round(max_s * SAMPLE_RATE_HZ)
     try:
@@ -55,12 +54,10 @@ def read_sound(path: Path, *, max_s: float = _MAX_S) -> Sound | None:
                 return None
             if track.codec_context is None:
                 raise ClipError(f"{path.name}: a sound codec that is not known here; re-encode it as AAC")
-            if track.duration and track.time_base and track.duration * track.time_base > max_s:
-                raise too_long
             for samples_S in _mono(_frames(container, track, path)):
                 room -= len(samples_S)
-                if room < 0:  # the header may say anything
-                    raise too_long
+                if room < 0:  # counted, for a header may say anything
+                    raise ClipError(f"{path.name}: its sound is longer than the limit of {max_s:g} s; cut it")
                 parts.append(samples_S)
     except av.error.FFmpegError as error:
         raise ClipError(f"{path.name}: damaged, its sound cannot be read ({error.strerror}); re-encode it") from None
