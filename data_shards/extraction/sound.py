@@ -93,7 +93,7 @@ def _mono(frames: Iterator[Any]) -> Iterator[Samples]:
         if form != (form := (frame.format.name, frame.layout.name, frame.sample_rate)):
             if resampler is not None:
                 yield from map(_mixed, resampler.resample(None))
-            resampler = AudioResampler(format="fltp", layout=frame.layout, rate=SAMPLE_RATE_HZ)
+            resampler = AudioResampler(format="flt", layout=frame.layout, rate=SAMPLE_RATE_HZ)
         frame.pts = None  # gaps between time stamps are no reason to stop
         assert resampler is not None
         yield from map(_mixed, resampler.resample(frame))
@@ -102,6 +102,7 @@ def _mono(frames: Iterator[Any]) -> Iterator[Samples]:
 
 
 def _mixed(frame: Any) -> Samples:
-    samples_CS: Samples = frame.to_ndarray()
+    # interleaved, for PyAV 18.1.0 reads beyond the planes of a frame with eight planar channels, and the process dies
+    samples_SC = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(samples_CS.mean(axis=0), dtype=np.float32)
+        return np.asarray(samples_SC.mean(axis=1), dtype=np.float32)

@@ -59,6 +59,14 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
         np.testing.assert_allclose(read_S, mono_S, atol=1e-7)
 
 
+@pytest.mark.parametrize("num_channels", [3, 6, 8, 16])
+@pytest.mark.parametrize("name", ["a.mkv", "a.mov"])
+def test_any_number_of_channels_is_averaged(name: str, num_channels: int, tmp_path: Path) -> None:
+    channels_CS = np.stack([tone(100 * (channel + 1), 0.2) for channel in range(num_channels)])
+    read_S = heard(write_sound(tmp_path / name, channels_CS)).samples_S
+    np.testing.assert_allclose(read_S, channels_CS.mean(axis=0), atol=1e-6)
+
+
 @pytest.mark.parametrize("rate_hz", [8_000, 44_100, 48_000])
 def test_any_rate_becomes_16_khz(rate_hz: int, tmp_path: Path) -> None:
     sound = heard(write_sound(tmp_path / "a.mkv", tone(440, 1, rate_hz=rate_hz)[None], rate_hz=rate_hz))
