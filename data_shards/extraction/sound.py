@@ -45,7 +45,6 @@ def read_sound(path: Path, *, max_s: float = _MAX_S) -> Sound | None:
     import av
 
     check_container(path)
-    too_long = ClipError(f"{path.name}: its sound is longer than the limit of {max_s:g} s; cut it")
     parts: list[Samples] = []
     room = round(max_s * SAMPLE_RATE_HZ)
     try:
@@ -55,12 +54,10 @@ def read_sound(path: Path, *, max_s: float = _MAX_S) -> Sound | None:
                 return None
             if track.codec_context is None:
                 raise ClipError(f"{path.name}: a sound codec that is not known here; re-encode it as AAC")
-            if track.duration and track.time_base and track.duration * track.time_base > max_s:
-                raise too_long
             for samples_S in _mono(_frames(container, track, path)):
                 room -= len(samples_S)
-                if room < 0:  # the header may say anything
-                    raise too_long
+                if room < 0:  # counted, for a header may say anything
+                    raise ClipError(f"{path.name}: its sound is longer than the limit of {max_s:g} s; cut it")
                 parts.append(samples_S)
     except av.error.FFmpegError as error:
         raise ClipError(f"{path.name}: damaged, its sound cannot be read ({error.strerror}); re-encode it") from None
@@ -96,7 +93,7 @@ def _mono(frames: Iterator[Any]) -> Iterator[Samples]:
         if form != (form := (frame.format.name, frame.layout.name, frame.sample_rate)):
             if resampler is not None:
                 yield from map(_mixed, resampler.resample(None))
-            resampler = AudioResampler(format="fltp", layout=frame.layout, rate=SAMPLE_RATE_HZ)
+            resampler = AudioResampler(format="flt", layout=frame.layout, rate=SAMPLE_RATE_HZ)
         frame.pts = None  # gaps between time stamps are no reason to stop
         assert resampler is not None
         yield from map(_mixed, resampler.resample(frame))
@@ -105,6 +102,7 @@ def _mono(frames: Iterator[Any]) -> Iterator[Samples]:
 
 
 def _mixed(frame: Any) -> Samples:
-    samples_CS: Samples = frame.to_ndarray()
+    # interleaved, for PyAV 18.1.0 reads beyond the planes of a frame with eight planar channels, and the process dies
+    samples_SC = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(samples_CS.mean(axis=0), dtype=np.float32)
+        return np.asarray(samples_SC.mean(axis=1), dtype=np.float32)

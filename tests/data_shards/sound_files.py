@@ -15,8 +15,8 @@ def tone(hz: float, seconds: float, *, level: float = 0.1, rate_hz: int = 16_000
 
 
 def write_sound(path: Path, samples_CS: Samples, *, rate_hz: int = 16_000, codec: str = "pcm_f32le") -> Path:
-    """One or two channels into a file; PCM keeps them as they are."""
-    layout = {1: "mono", 2: "stereo"}[len(samples_CS)]
+    """Channels into a file; PCM keeps them as they are."""
+    layout = {1: "mono", 2: "stereo", 3: "2.1", 6: "5.1", 8: "7.1", 16: "hexadecagonal"}[len(samples_CS)]
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate_hz, layout=layout)
         form = "flt" if codec == "pcm_f32le" else stream.codec_context.format.name

@@ -59,6 +59,14 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
         np.testing.assert_allclose(read_S, mono_S, atol=1e-7)
 
 
+@pytest.mark.parametrize("num_channels", [3, 6, 8, 16])
+@pytest.mark.parametrize("name", ["a.mkv", "a.mov"])
+def test_any_number_of_channels_is_averaged(name: str, num_channels: int, tmp_path: Path) -> None:
+    channels_CS = np.stack([tone(100 * (channel + 1), 0.2) for channel in range(num_channels)])
+    read_S = heard(write_sound(tmp_path / name, channels_CS)).samples_S
+    np.testing.assert_allclose(read_S, channels_CS.mean(axis=0), atol=1e-6)
+
+
 @pytest.mark.parametrize("rate_hz", [8_000, 44_100, 48_000])
 def test_any_rate_becomes_16_khz(rate_hz: int, tmp_path: Path) -> None:
     sound = heard(write_sound(tmp_path / "a.mkv", tone(440, 1, rate_hz=rate_hz)[None], rate_hz=rate_hz))
@@ -144,9 +152,8 @@ def test_what_is_no_clip_is_a_sentence(content: bytes, sentence: str, tmp_path: 
         read_sound(tmp_path / "none.mp4")
 
 
-@pytest.mark.parametrize("name", ["a.mkv", "a.mov"])  # a length in no header, and in the track's
-def test_sound_that_is_too_long_is_a_sentence(name: str, tmp_path: Path) -> None:
-    path = write_sound(tmp_path / name, tone(200, 2)[None], codec="pcm_s16le")
+def test_sound_that_is_too_long_is_a_sentence(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.mkv", tone(200, 2)[None], codec="pcm_s16le")
     assert read_sound(path, max_s=2) is not None
     with pytest.raises(ClipError, match="longer than the limit of 1 s; cut it"):
         read_sound(path, max_s=1)
@@ -244,6 +251,16 @@ def test_the_numbers_are_finite_and_in_range_whatever_the_sound(samples_S: Sampl
     assert 0 <= values[0] <= sound.duration_s + 0.01
     assert (values[[1, 2, 3, 4, 7]] <= 1).all()
     np.testing.assert_array_equal(values, acoustics_of(track_voice(sound, USUAL), None, USUAL))
+
+
+@pytest.mark.parametrize("floor_hz", [30, 75, 99.7, 333])
+def test_a_sound_about_as_long_as_praats_window_has_numbers(floor_hz: float) -> None:
+    usual = AcousticsSettings(pitch_floor_hz=floor_hz, pitch_ceiling_hz=700)
+    window = 6.4 / floor_hz * 16_000
+    lengths = [round(window * factor) + more for factor in (0.45, 0.5, 1, 1.01) for more in range(-4, 5)]
+    tracks = [track_voice(Sound(tone(500, 1)[:length]), usual) for length in lengths]
+    assert {track.pitch_F.size > 0 for track in tracks} == {False, True}
+    assert all(np.isfinite(acoustics_of(track, None, usual)).all() for track in tracks)
 
 
 def test_speech_lasts_as_long_as_the_transcript_says(tmp_path: Path) -> None:
