@@ -33,6 +33,7 @@ class BundleRecord(Stored):
     """`run.json`. level_scores: each level's place on the engagement scale [-1, 1]. temperature divides the logits before
     softmax (1 where there was no validation split to fit it on).
 
+    with_optional: of each evaluated split, how many clips have each input that the model reads only where it is there.
     simulated and notice come from the data's manifest: a model trained on simulated people says so for ever.
     """
 
@@ -52,6 +53,7 @@ class BundleRecord(Stored):
     best_epoch: int
     validation: Evaluation | None
     test: Evaluation | None
+    with_optional: dict[str, dict[str, int]] = Field(default_factory=dict)
 
     @property
     def reads_video(self) -> bool:

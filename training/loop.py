@@ -16,7 +16,7 @@ from data_shards.errors import ConfigError, ModelError
 from data_shards.manifest import read_manifest
 from data_shards.reading.loader import Batch, training_batches
 from data_shards.reading.order import DrawStream
-from data_shards.reading.reader import ShardSet
+from data_shards.reading.reader import ShardSet, Target
 from data_shards.storage.shard_cache import CacheSettings
 from training.augment import augment
 from training.bundle import BUNDLE_VERSION, BundleRecord, load_weights_into, read_record, save_bundle, save_weights
@@ -36,6 +36,7 @@ from training.events import CheckpointSaved, EpochDone, Event, Listener, RunFini
 from training.losses import LOSSES, EngagementLoss
 from training.metrics import Evaluation
 from training.models import MODELS
+from training.starting import Start, start_from
 from training.world import World
 
 __all__ = ["train"]
@@ -122,7 +123,7 @@ class _Setup:
         self.manifest = read_manifest(data)
         self.cache = cache
         self._evaluated: dict[str, ShardSet] = {}
-        self.shards = self._open(*run.data.train_splits)
+        self.shards = self._open(run.training_target, *run.data.train_splits)
         self.shards.check_cache(run.data.window_shards if run.data.sampler == "windowed" else None)
         self.level_names, labels_N, self.level_scores = self.shards.view
         counts_K = np.bincount(labels_N, minlength=len(self.level_names))
@@ -135,6 +136,8 @@ class _Setup:
         self.total_steps = math.ceil(run.loop.epochs * self.stream.epoch_length / run.loop.global_batch)
         torch.manual_seed(run.seed)  # the first weights: the same on every worker
         model = MODELS[run.model.name](run.model, len(self.level_names))
+        self.start = start_from(model, run.starts_from) if run.starts_from else Start()
+        model.freeze(run.freeze)
         self.engine: Engine = TorchEngine(model, run, world=world, device=device)
         self.loss: EngagementLoss = LOSSES[run.loss.name](run.loss, counts_K.tolist()).to(device)
         self.checkpoints = run_folder / "checkpoints"
@@ -167,6 +170,9 @@ class _Setup:
             global_batch=self.run.loop.global_batch,
             num_parameters=sum(p.numel() for p in self.engine.model.parameters()),
             num_dropped=self.shards.num_dropped,
+            num_frozen=sum(p.numel() for p in self.engine.model.parameters() if not p.requires_grad),
+            fresh=self.start.fresh,
+            unused=self.start.unused,
             skipped=progress.skipped,
         )
 
@@ -289,6 +295,7 @@ class _Setup:
             best_epoch=progress.best_epoch,
             validation=self._evaluate(on_validation, self.run.data.validation_split),
             test=self._evaluate(on_test, self.run.data.test_split),
+            with_optional=self._with_optional(),
         )
         folder = self.run_folder / "bundle"
         if self.world.is_first:
@@ -312,16 +319,21 @@ class _Setup:
     def _held_out(self, split: str) -> ShardSet:
         """A split that is evaluated, opened once a run."""
         if split not in self._evaluated:
-            self._evaluated[split] = self._open(split)
+            self._evaluated[split] = self._open(self.run.target, split)
         return self._evaluated[split]
+
+    def _with_optional(self) -> dict[str, dict[str, int]]:
+        """Of each split that was evaluated, how many clips have each input that the model can do without."""
+        optional = self.engine.model.optional
+        return {split: {name: shards.count_with(name) for name in optional} for split, shards in self._evaluated.items()}
 
     def close(self) -> None:
         """Let go of the data: open files, threads, batches decoded ahead."""
         for shards in (self.shards, *self._evaluated.values()):
             shards.close()
 
-    def _open(self, *splits: str) -> ShardSet:
-        return ShardSet(self.data, splits=splits, target=self.run.target, manifest=self.manifest, cache_settings=self.cache)
+    def _open(self, target: Target, *splits: str) -> ShardSet:
+        return ShardSet(self.data, splits=splits, target=target, manifest=self.manifest, cache_settings=self.cache)
 
     def _evaluate(self, predictions: Predictions | None, split: str | None) -> Evaluation | None:
         if predictions is None or split is None:
