@@ -17,7 +17,7 @@ from training.losses import LOSSES
 from training.models import MODELS
 from training.settings import Settings
 
-__all__ = ["DataConfig", "LoopConfig", "OptimiserConfig", "RunConfig", "with_settings"]
+__all__ = ["DataConfig", "LoopConfig", "OptimiserConfig", "RunConfig", "stages_with_settings", "with_settings"]
 
 
 class DataConfig(Stored):
@@ -159,6 +159,29 @@ def with_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
         return RunConfig.model_validate(content)
     except ValidationError as error:
         raise ConfigError(f"--set {' '.join(settings)}: {first_problem(error)}") from None
+
+
+def stages_with_settings(stages: Sequence[RunConfig], settings: Sequence[str]) -> tuple[RunConfig, ...]:
+    """The stages with each setting applied to those that have its path. ConfigError where none has, and as with_settings."""
+    applied = [[setting for setting in settings if _has(stage, setting, settings)] for stage in stages]
+    for setting in settings:
+        if not any(setting in theirs for theirs in applied):
+            with_settings(stages[-1], [setting])  # says what is wrong with it
+    return tuple(with_settings(stage, theirs) for stage, theirs in zip(stages, applied, strict=True))
+
+
+def _has(stage: RunConfig, setting: str, settings: Sequence[str]) -> bool:
+    """Whether a stage has the path that is set, once another model or loss among `settings` is there."""
+    place: Any = stage.model_dump(mode="json")
+    for other in settings:
+        path, _, text = other.partition("=")
+        if path in ("model.name", "loss.name"):
+            _set(place, path, text, other)
+    for name in setting.partition("=")[0].split("."):
+        if not isinstance(place, dict) or name not in place:
+            return False
+        place = place[name]
+    return True
 
 
 def _set(content: dict[str, Any], path: str, text: str, setting: str) -> None:

@@ -1,7 +1,7 @@
 """The Engine: forward, backward, step and state of a model under one way of running it. The loop knows nothing else of it."""
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -26,6 +26,9 @@ class Engine(Protocol):
     model: EngagementModel
 
     def forward(self, inputs: ClipInputs) -> ModelOutput: ...
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """What the forward pass computes in, for another model beside it: a loss's momentum encoder."""
 
     def backward(self, loss: Tensor, *, last_of_step: bool) -> None:
         """Add the gradient of `loss`, already divided by the step's microbatches; workers agree on the step's last one."""
@@ -61,9 +64,12 @@ class TorchEngine:
         self._forward = torch.compile(wrapped) if run.loop.compile else wrapped
 
     def forward(self, inputs: ClipInputs) -> ModelOutput:
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._bf16):
+        with self.precision():
             output: ModelOutput = self._forward(inputs)
         return output
+
+    def precision(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._bf16)
 
     def backward(self, loss: Tensor, *, last_of_step: bool) -> None:
         with nullcontext() if last_of_step or self._ddp is None else self._ddp.no_sync():

@@ -3,20 +3,16 @@
 import math
 import shutil
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from data_shards.errors import ConfigError, ModelError
-from data_shards.manifest import read_manifest
-from data_shards.reading.loader import Batch, training_batches
-from data_shards.reading.order import DrawStream
-from data_shards.reading.reader import ShardSet, Target
+from data_shards.reading.loader import Batch
 from data_shards.storage.shard_cache import CacheSettings
 from training.augment import augment
 from training.bundle import BUNDLE_VERSION, BundleRecord, load_weights_into, read_record, save_bundle, save_weights
@@ -36,6 +32,7 @@ from training.events import CheckpointSaved, EpochDone, Event, Listener, RunFini
 from training.losses import LOSSES, EngagementLoss
 from training.metrics import Evaluation
 from training.models import MODELS
+from training.run_data import RunData
 from training.starting import Start, start_from
 from training.world import World
 
@@ -83,7 +80,9 @@ def train(
     with closing(_Setup(run, data, run_folder, world, device, cache)) as setup:
         progress = setup.resume()
         tell(setup.started(run_id, progress))
-        with closing(setup.batches(progress.position)) as batches:
+        if progress.step == 0:
+            setup.fill_loss()
+        with closing(setup.data.batches(setup.engine.model, progress.position)) as batches:
             while progress.step < setup.total_steps:
                 tell(setup.step(batches, progress))
                 epoch_ended = setup.ends_epoch(progress)
@@ -119,27 +118,16 @@ class _Setup:
         cache: CacheSettings | None,
     ) -> None:
         self.run, self.run_folder, self.world, self.device = run, run_folder, world, device
-        self.data = data
-        self.manifest = read_manifest(data)
-        self.cache = cache
-        self._evaluated: dict[str, ShardSet] = {}
-        self.shards = self._open(run.training_target, *run.data.train_splits)
-        self.shards.check_cache(run.data.window_shards if run.data.sampler == "windowed" else None)
-        self.level_names, labels_N, self.level_scores = self.shards.view
-        counts_K = np.bincount(labels_N, minlength=len(self.level_names))
-        self.majority_level = int(counts_K.argmax())
-        self.stream = DrawStream(
-            labels_N, run.seed, run.data.sampler, run.loop.global_batch, self.shards.shard_starts, run.data.window_shards
-        )
-        self.microbatch = run.loop.microbatch_for(world.size)
-        self.accumulation = run.loop.global_batch // (self.microbatch * world.size)
-        self.total_steps = math.ceil(run.loop.epochs * self.stream.epoch_length / run.loop.global_batch)
+        self.data = RunData(run, data, world, device, cache)
+        self.epoch_length = self.data.stream.epoch_length
+        self.total_steps = math.ceil(run.loop.epochs * self.epoch_length / run.loop.global_batch)
         torch.manual_seed(run.seed)  # the first weights: the same on every worker
-        model = MODELS[run.model.name](run.model, len(self.level_names))
+        model = MODELS[run.model.name](run.model, len(self.data.level_names))
         self.start = start_from(model, run.starts_from) if run.starts_from else Start()
         model.freeze(run.freeze)
         self.engine: Engine = TorchEngine(model, run, world=world, device=device)
-        self.loss: EngagementLoss = LOSSES[run.loss.name](run.loss, counts_K.tolist()).to(device)
+        self.loss: EngagementLoss = LOSSES[run.loss.name](run.loss, self.data.levels).to(device)
+        self.loss.start(self.engine.model, world)
         self.checkpoints = run_folder / "checkpoints"
 
     def resume(self) -> Progress:
@@ -150,13 +138,14 @@ class _Setup:
                 shutil.rmtree(self.checkpoints / name)
         if path is None or record is None:
             return Progress(skipped=damaged)
-        if record.data_digest != self.manifest.digest:
+        if record.data_digest != self.data.manifest.digest:
             raise ConfigError(
-                f"{self.run_folder}: this run was trained on data {record.data_digest[:12]}, {self.data} is "
-                f"{self.manifest.digest[:12]}; name the data it was started with, or start a new run"
+                f"{self.run_folder}: this run was trained on data {record.data_digest[:12]}, {self.data.uri} is "
+                f"{self.data.manifest.digest[:12]}; name the data it was started with, or start a new run"
             )
         state = load_checkpoint(path)
         self.engine.load_state(state["engine"])
+        self.loss.load_state_dict(state.get("loss", {}))  # runs from before losses had a state have none
         torch.set_rng_state(state["torch_rng"])
         fields = ("step", "position", "best_epoch", "best_metric", "loss_sum", "loss_count")
         return Progress(**{name: getattr(record, name) for name in fields}, skipped=damaged)
@@ -166,29 +155,22 @@ class _Setup:
             run_id=run_id,
             start_step=progress.step,
             total_steps=self.total_steps,
-            steps_per_epoch=self.stream.epoch_length / self.run.loop.global_batch,
+            steps_per_epoch=self.epoch_length / self.run.loop.global_batch,
             global_batch=self.run.loop.global_batch,
             num_parameters=sum(p.numel() for p in self.engine.model.parameters()),
-            num_dropped=self.shards.num_dropped,
+            num_dropped=self.data.train.num_dropped,
             num_frozen=sum(p.numel() for p in self.engine.model.parameters() if not p.requires_grad),
             fresh=self.start.fresh,
             unused=self.start.unused,
             skipped=progress.skipped,
         )
 
-    def batches(self, start: int) -> Generator[Batch, None, None]:
-        return training_batches(
-            self.shards,
-            self.stream,
-            inputs=self.engine.model.inputs,
-            optional=self.engine.model.optional,
-            microbatch=self.microbatch,
-            rank=self.world.rank,
-            world_size=self.world.size,
-            start=start,
-            num_threads=self.run.data.num_threads,
-            pin=self.device.type == "cuda",
-        )
+    def fill_loss(self) -> None:
+        """Show a loss that compares with earlier samples its first ones."""
+        if not self.loss.first_samples:
+            return
+        with closing(self.data.first_samples(self.engine.model, self.loss.first_samples)) as batches, self.engine.precision():
+            self.loss.fill(batches)
 
     def step(self, batches: Iterator[Batch], progress: Progress) -> StepDone:
         """One optimiser step over the global batch."""
@@ -196,21 +178,25 @@ class _Setup:
         waited_s = 0.0
         total = torch.zeros((), device=self.device, dtype=torch.float64)
         self.engine.model.train()
-        for part in range(self.accumulation):
+        for part in range(self.data.accumulation):
             wait_s = time.perf_counter()
             batch = next(batches)
             waited_s += time.perf_counter() - wait_s
             inputs = batch.inputs.to(self.device)
             inputs = inputs._replace(frames_BTCHW=augment(inputs.frames_BTCHW, inputs.draw_keys_B, self.run.data.augment))
+            labels_B = batch.labels_B.to(self.device)
             output = self.engine.forward(inputs)
-            loss = self.loss(output, batch.labels_B.to(self.device)) / self.accumulation
-            self.engine.backward(loss, last_of_step=part == self.accumulation - 1)
+            loss = self.loss(output, labels_B) / self.data.accumulation
+            self.engine.backward(loss, last_of_step=part == self.data.accumulation - 1)
             total += loss.detach()
+            with self.engine.precision():
+                self.loss.observe(inputs, output, labels_B)
         mean_loss = float(self.world.mean(total))
         if not math.isfinite(mean_loss):
             raise ModelError(f"step {progress.step + 1}: the loss is {mean_loss}; {DIVERGED}")
         lr = lr_at(self.run.optimiser, progress.step, self.total_steps)
         grad_norm = self.engine.step(lr)
+        self.loss.after_step(self.engine.model)
         progress.step += 1
         progress.position += self.run.loop.global_batch
         progress.loss_sum += mean_loss
@@ -219,7 +205,7 @@ class _Setup:
         return StepDone(
             step=progress.step,
             position=progress.position,
-            epoch=progress.position / self.stream.epoch_length,
+            epoch=progress.position / self.epoch_length,
             loss=mean_loss,
             lr=lr,
             grad_norm=grad_norm,
@@ -229,12 +215,12 @@ class _Setup:
 
     def ends_epoch(self, progress: Progress) -> bool:
         """Whether the last step read the last draw of an epoch."""
-        length = self.stream.epoch_length
+        length = self.epoch_length
         return progress.position // length > (progress.position - self.run.loop.global_batch) // length
 
     def finish_epoch(self, progress: Progress) -> EpochDone:
         """Validate, and keep the weights where they are the best so far."""
-        epoch = progress.position // self.stream.epoch_length
+        epoch = progress.position // self.epoch_length
         predictions = self._predict(self.run.data.validation_split)
         validation = self._evaluate(predictions, self.run.data.validation_split)
         metric = validation.metrics.balanced_accuracy if validation else None
@@ -257,14 +243,18 @@ class _Setup:
             record = CheckpointRecord(
                 step=progress.step,
                 position=progress.position,
-                data_digest=self.manifest.digest,
+                data_digest=self.data.manifest.digest,
                 best_epoch=progress.best_epoch,
                 best_metric=progress.best_metric,
                 loss_sum=progress.loss_sum,
                 loss_count=progress.loss_count,
                 state_sha256="",
             )
-            state: dict[str, Any] = {"engine": self.engine.state(), "torch_rng": torch.get_rng_state()}
+            state: dict[str, Any] = {
+                "engine": self.engine.state(),
+                "loss": self.loss.state_dict(),
+                "torch_rng": torch.get_rng_state(),
+            }
             save_checkpoint(self.checkpoints, record, state)
             prune_checkpoints(self.checkpoints, kept=self.run.loop.checkpoints_kept)
             needed = {self._best_weights(kept.best_epoch) for kept in all_records(self.checkpoints)}
@@ -283,19 +273,19 @@ class _Setup:
             run_id=run_id,
             run=self.run,
             label=self.run.data.label,
-            level_names=self.level_names,
-            level_scores=tuple(self.level_scores.tolist()),
+            level_names=self.data.level_names,
+            level_scores=self.data.levels.scores_K,
             temperature=fit_temperature(on_validation) if on_validation else 1.0,
-            preprocess=self.manifest.preprocess,
-            dataset=self.manifest.dataset,
-            simulated=self.manifest.simulated,
-            notice=self.manifest.notice,
-            data_digest=self.manifest.digest,
+            preprocess=self.data.manifest.preprocess,
+            dataset=self.data.manifest.dataset,
+            simulated=self.data.manifest.simulated,
+            notice=self.data.manifest.notice,
+            data_digest=self.data.manifest.digest,
             commit=current_commit(),
             best_epoch=progress.best_epoch,
             validation=self._evaluate(on_validation, self.run.data.validation_split),
             test=self._evaluate(on_test, self.run.data.test_split),
-            with_optional=self._with_optional(),
+            with_optional=self.data.with_optional(self.engine.model),
         )
         folder = self.run_folder / "bundle"
         if self.world.is_first:
@@ -304,41 +294,26 @@ class _Setup:
         return RunFinished(bundle=str(folder), best_epoch=progress.best_epoch, test=record.test)
 
     def _predict(self, split: str | None) -> Predictions | None:
-        """Predictions on a split; None where the recipe names none or the data hold none of it."""
-        if split is None or split not in self.manifest.splits:
+        """Predictions on a split; None where there is none to predict."""
+        shards = self.data.held_out(split)
+        if shards is None:
             return None
         return predict(
             self.engine.model,
-            self._held_out(split),
+            shards,
             batch=self.run.loop.eval_batch,
             device=self.device,
             world=self.world,
             num_threads=self.run.data.num_threads,
         )
 
-    def _held_out(self, split: str) -> ShardSet:
-        """A split that is evaluated, opened once a run."""
-        if split not in self._evaluated:
-            self._evaluated[split] = self._open(self.run.target, split)
-        return self._evaluated[split]
-
-    def _with_optional(self) -> dict[str, dict[str, int]]:
-        """Of each split that was evaluated, how many clips have each input that the model can do without."""
-        optional = self.engine.model.optional
-        return {split: {name: shards.count_with(name) for name in optional} for split, shards in self._evaluated.items()}
-
     def close(self) -> None:
-        """Let go of the data: open files, threads, batches decoded ahead."""
-        for shards in (self.shards, *self._evaluated.values()):
-            shards.close()
-
-    def _open(self, target: Target, *splits: str) -> ShardSet:
-        return ShardSet(self.data, splits=splits, target=target, manifest=self.manifest, cache_settings=self.cache)
+        self.data.close()
 
     def _evaluate(self, predictions: Predictions | None, split: str | None) -> Evaluation | None:
         if predictions is None or split is None:
             return None
-        return evaluate(predictions, split=split, majority_level=self.majority_level)
+        return evaluate(predictions, split=split, majority_level=self.data.majority_level)
 
     def _best_weights(self, epoch: int) -> Path:
         """Named by epoch, so that a checkpoint and the best weights it speaks of stay together whenever a run is killed."""

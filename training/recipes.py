@@ -5,7 +5,7 @@ from collections.abc import Callable
 from data_shards.errors import ConfigError
 from training.augment import AugmentConfig
 from training.config import DataConfig, LoopConfig, OptimiserConfig, RunConfig
-from training.losses import CrossEntropySettings, WeightedCrossEntropySettings
+from training.losses.cross_entropy import CrossEntropySettings, WeightedCrossEntropySettings
 from training.models.feature_tcn import FeatureTcnSettings
 from training.models.resnet_mean import ResNetMeanSettings
 from training.models.resnet_tcn import ResNetTcnSettings

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 __all__ = ["World"]
 
@@ -20,7 +21,7 @@ class World:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def mean(self, value: torch.Tensor) -> torch.Tensor:
+    def mean(self, value: Tensor) -> Tensor:
         """The mean of a scalar tensor over workers."""
         if self.size == 1:
             return value
@@ -36,6 +37,37 @@ class World:
         dist.all_gather_object(items, item)
         return items
 
+    def stack(self, values: Tensor) -> Tensor:
+        """Every worker's tensor, all of one shape, stacked along a new first axis in rank order; without gradient."""
+        values = values.detach().contiguous()
+        if self.size == 1:
+            return values.unsqueeze(0)
+        gathered = [torch.empty_like(values) for _ in range(self.size)]
+        dist.all_gather(gathered, values)
+        return torch.stack(gathered)
+
+    def join(self, rows: Tensor) -> Tensor:
+        """Every worker's rows, equally many, one after the other in rank order; the gradient finds back to each worker."""
+        if self.size == 1:
+            return rows
+        joined: Tensor = _Join.apply(rows, self)  # type: ignore[no-untyped-call]
+        return joined
+
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier()
+
+
+class _Join(torch.autograd.Function):
+    """Every worker's loss depends on every worker's rows: a row's gradient is the sum of what all workers have for it."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, world: World) -> Tensor:
+        ctx.rank, ctx.num_rows = world.rank, len(rows)
+        return world.stack(rows).flatten(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        total = grad.contiguous().clone()
+        dist.all_reduce(total)
+        return total[ctx.rank * ctx.num_rows :][: ctx.num_rows], None

@@ -20,7 +20,7 @@ from data_shards.reading.order import DrawStream
 from data_shards.reading.reader import ShardSet
 from data_shards.sample import FRAMES, Sample
 
-__all__ = ["Batch", "ClipInputs", "batch_of", "read_in_order", "training_batches"]
+__all__ = ["Batch", "ClipInputs", "batch_of", "read_in_order", "read_numbered", "training_batches"]
 
 _BATCHES_AHEAD = 3
 _DRAWS_AHEAD = 1024  # of the draw stream, whose shards are fetched before they are needed where they lie in a bucket
@@ -162,12 +162,26 @@ def read_in_order(
 ) -> Generator[Batch]:
     """Every sample once, in order, for evaluation: rank r reads samples r, r + world_size, ...; the last batch may be short."""
     mine = range(rank, len(shards), world_size)
+    yield from read_numbered(shards, mine, inputs=inputs, optional=optional, batch=batch, num_threads=num_threads, pin=pin)
+
+
+def read_numbered(
+    shards: ShardSet,
+    numbers: Sequence[int],
+    *,
+    inputs: Sequence[str],
+    optional: Sequence[str] = (),
+    batch: int,
+    num_threads: int = 1,
+    pin: bool = False,
+) -> Generator[Batch]:
+    """The samples of these numbers, in their order and with draw key 0; the last batch may be short."""
 
     def jobs() -> Iterator[tuple[list[int], list[int]]]:
-        for at in range(0, len(mine), batch):
+        for at in range(0, len(numbers), batch):
             if shards.is_remote:
-                shards.prefetch(np.asarray(mine[at : at + _DRAWS_AHEAD]))
-            yield list(mine[at : at + batch]), [0] * len(mine[at : at + batch])
+                shards.prefetch(np.asarray(numbers[at : at + _DRAWS_AHEAD]))
+            yield list(numbers[at : at + batch]), [0] * len(numbers[at : at + batch])
 
     yield from _prefetched(shards, jobs(), inputs=inputs, optional=optional, num_threads=num_threads, pin=pin)
 

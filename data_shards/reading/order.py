@@ -13,7 +13,7 @@ Samplers:
                     are larger than the local cache: each shard is fetched once an epoch
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -26,7 +26,9 @@ __all__ = ["DrawStream", "Sampler", "permutation"]
 
 Sampler = Literal["shuffled", "class_complete", "windowed"]
 
-_STREAM_ORDER, _STREAM_CLASS, _STREAM_SEAT, _STREAM_KEY, _STREAM_SHARD = 1, 2, 3, 4, 5  # words that keep the hash streams apart
+_STREAM_ORDER, _STREAM_CLASS, _STREAM_SEAT, _STREAM_KEY, _STREAM_SHARD, _STREAM_FIRST = range(
+    1, 7
+)  # words that keep the hash streams apart
 _ALL_CLASSES = -1
 
 
@@ -84,6 +86,23 @@ class DrawStream:
             indices[here] = self._epoch(int(epoch))[offsets[here]]
         keys = mix64(seed_of(self.seed, _STREAM_KEY), positions) >> np.uint64(1)
         return indices, keys.astype(np.int64)
+
+    def equal_shares(self, count: int) -> npt.NDArray[np.int64]:
+        """Sample indices int64 (count,), equally many of every class and shuffled, for what a loss holds before the first draw.
+
+        A class with fewer samples than its share comes round again. Drawn apart from the stream, and independent of batches
+        and workers. With `windowed` the samples come in that sampler's order, so that a shard is still fetched once.
+        """
+        seed = seed_of(self.seed, _STREAM_FIRST)
+        by_shard = self.sampler == "windowed"
+        order_N = replace(self, seed=seed, sampler="windowed" if by_shard else "shuffled", _epochs={})._epoch(0)
+        levels_N = self.labels_N[order_N]
+        classes = np.unique(levels_N)
+        shares = [len(part) for part in np.array_split(np.arange(count), len(classes))]
+        places = np.concatenate([np.resize(np.flatnonzero(levels_N == c), n) for c, n in zip(classes, shares, strict=True)])
+        places = np.sort(places) if by_shard else places[permutation(count, seed)]
+        picked: npt.NDArray[np.int64] = order_N[places]
+        return picked
 
     def _epoch(self, epoch: int) -> npt.NDArray[np.int64]:
         """Sample indices of one epoch; the last two epochs asked for are kept."""

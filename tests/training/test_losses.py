@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from training.losses import LOSSES
+from training.losses import LOSSES, TrainingLevels
 from training.models import ModelOutput
 
 COUNTS = [34, 213, 2617, 2494]  # DAiSEE's training set
+SCORES = (-1.0, -1 / 3, 1 / 3, 1.0)
 
 
 def output(logits: np.ndarray) -> ModelOutput:
@@ -15,7 +16,7 @@ def output(logits: np.ndarray) -> ModelOutput:
 
 
 def make(name: str, counts: list[int] = COUNTS):  # type: ignore[no-untyped-def]
-    return LOSSES[name](LOSSES[name].settings_type.model_validate({"name": name}), counts)
+    return LOSSES[name](LOSSES[name].settings_type.model_validate({"name": name}), TrainingLevels(tuple(counts), SCORES))
 
 
 def naive(logits: np.ndarray, labels: np.ndarray, weights: list[float]) -> float:
