@@ -33,7 +33,7 @@ from training.losses import LOSSES, EngagementLoss
 from training.metrics import Evaluation
 from training.models import MODELS
 from training.run_data import RunData
-from training.starting import Start, start_from
+from training.starting import prepare
 from training.world import World
 
 __all__ = ["train"]
@@ -123,8 +123,7 @@ class _Setup:
         self.total_steps = math.ceil(run.loop.epochs * self.epoch_length / run.loop.global_batch)
         torch.manual_seed(run.seed)  # the first weights: the same on every worker
         model = MODELS[run.model.name](run.model, len(self.data.level_names))
-        self.start = start_from(model, run.starts_from) if run.starts_from else Start()
-        model.freeze(run.freeze)
+        self.start = prepare(model, run)
         self.engine: Engine = TorchEngine(model, run, world=world, device=device)
         self.loss: EngagementLoss = LOSSES[run.loss.name](run.loss, self.data.levels).to(device)
         self.loss.start(self.engine.model, world)

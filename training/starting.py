@@ -7,11 +7,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from data_shards.errors import ModelError
+from data_shards.errors import ConfigError, ModelError
 from training.bundle import read_record
+from training.config import RunConfig
 from training.models import EngagementModel
 
-__all__ = ["Start", "start_from"]
+__all__ = ["Start", "prepare", "start_from"]
 
 
 class Start(NamedTuple):
@@ -19,6 +20,24 @@ class Start(NamedTuple):
 
     fresh: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+
+
+def prepare(model: EngagementModel, run: RunConfig) -> Start:
+    """Give `model` the weights that the run starts from, and freeze what the run freezes.
+
+    ConfigError where that would freeze weights which nothing has trained: in no earlier run, nor in `model.weights`.
+    """
+    start = start_from(model, run.starts_from) if run.starts_from else Start()
+    model.freeze(run.freeze)
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    pretrained = getattr(run.model, "weights", "none") != "none"
+    untrained = [name for name in frozen if name in start.fresh or not (run.starts_from or pretrained)]
+    if untrained:
+        raise ConfigError(
+            f"freeze: {untrained[0]} has its first, untrained weights; set starts_from to a bundle that has it, train the "
+            "staged recipe, or set freeze=[]"
+        )
+    return start
 
 
 def start_from(model: EngagementModel, bundle: str) -> Start:
