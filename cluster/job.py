@@ -1,7 +1,7 @@
 """A training job: what a worker does from its rank to the registered model, the same in-process and under Ray Train."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,25 @@ from training.registry import register
 from training.tracking import MlflowTracker
 from training.world import World
 
-__all__ = ["JobResult", "TrainingJob", "load_job", "run_worker", "save_job"]
+__all__ = [
+    "JobResult",
+    "TrainingJob",
+    "job_tags",
+    "load_job",
+    "run_worker",
+    "save_job",
+    "stored_run",
+    "write_run_json",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """All that a run needs, as plain values, so that it can be sent to a worker and stored in run.json."""
+    """All that a run needs, as plain values, so that it can be sent to a worker and stored in run.json.
+
+    tags: further tags of its MLflow run; registers: whether its bundle becomes a version, which one that a later stage
+    starts from does not.
+    """
 
     run: RunConfig
     data: str
@@ -35,11 +48,13 @@ class TrainingJob:
     workers: int = 1
     gpus_per_worker: float = 0.0
     cache: CacheSettings | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    registers: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobResult:
-    """Where the bundle lies, and its version in the registry."""
+    """Where the bundle lies, and its version in the registry, "" where it was not registered."""
 
     bundle: Path
     version: str
@@ -52,19 +67,26 @@ def save_job(job: TrainingJob) -> None:
     if job.run.data.label not in manifest.label_names:
         known = ", ".join(manifest.label_names)
         raise ConfigError(f"{job.data}: holds no label '{job.run.data.label}' (it has: {known}); set data.label to one")
+    write_run_json(job, {"run": job.run.model_dump(mode="json")}, digest=manifest.digest)
+
+
+def write_run_json(job: TrainingJob, configured: dict[str, Any], *, digest: str) -> None:
+    """Write run.json where the run is new: what is `configured`, and where it runs on what.
+
+    ConfigError where it is there, and was started on other data than those of `digest`.
+    """
     path = job.run_folder / "run.json"
     if path.exists():
-        started_with = _stored(job.run_folder)["data_digest"]
-        if started_with != manifest.digest:
+        started_with = stored_run(job.run_folder)["data_digest"]
+        if started_with != digest:
             raise ConfigError(
-                f"{job.run_folder}: this run was started on data {started_with[:12]}, {job.data} is {manifest.digest[:12]}; "
+                f"{job.run_folder}: this run was started on data {started_with[:12]}, {job.data} is {digest[:12]}; "
                 "name the data it was started with, or start a new run"
             )
         return
-    content = {
-        "run": job.run.model_dump(mode="json"),
+    content = configured | {
         "data": job.data,
-        "data_digest": manifest.digest,
+        "data_digest": digest,
         "run_id": job.run_id,
         "workers": job.workers,
         "gpus_per_worker": job.gpus_per_worker,
@@ -77,7 +99,7 @@ def save_job(job: TrainingJob) -> None:
 
 def load_job(run_folder: Path, *, data: str | None, mlflow_uri: str) -> TrainingJob:
     """The job of an earlier run, to resume it; its own data, unless the same lie elsewhere now."""
-    content = _stored(run_folder)
+    content = stored_run(run_folder)
     try:
         return TrainingJob(
             run=RunConfig.model_validate(content["run"]),
@@ -92,7 +114,8 @@ def load_job(run_folder: Path, *, data: str | None, mlflow_uri: str) -> Training
         raise ModelError(f"{run_folder / 'run.json'}: not a run of this Rapt ({type(error).__name__}); start a new run") from None
 
 
-def _stored(run_folder: Path) -> dict[str, Any]:
+def stored_run(run_folder: Path) -> dict[str, Any]:
+    """A run's run.json. ModelError where there is none, or it is damaged."""
     try:
         content = json.loads((run_folder / "run.json").read_bytes())
     except OSError:
@@ -130,7 +153,7 @@ def run_worker(
     if not world.is_first:
         share()
         return None
-    tracker = MlflowTracker(job.mlflow_uri, job.run, run_id=job.run_id, tags=_tags(job))
+    tracker = MlflowTracker(job.mlflow_uri, job.run, run_id=job.run_id, tags=job_tags(job) | job.tags)
     events = EventLog(job.run_folder / "events.jsonl")
     bundle = None
     try:
@@ -140,11 +163,12 @@ def run_worker(
         tracker.close(finished=bundle is not None)
     if bundle is None:
         return None
-    version = register(job.mlflow_uri, tracker.mlflow_run_id, bundle)
+    version = register(job.mlflow_uri, tracker.mlflow_run_id, bundle) if job.registers else ""
     return JobResult(bundle=bundle, version=version, mlflow_run_id=tracker.mlflow_run_id)
 
 
-def _tags(job: TrainingJob) -> dict[str, str]:
+def job_tags(job: TrainingJob) -> dict[str, str]:
+    """What the MLflow run says of where it comes from."""
     manifest = read_manifest(job.data)
     tags = {
         "recipe": job.run.recipe,

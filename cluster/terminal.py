@@ -79,7 +79,14 @@ class TrainingDisplay:
                 f"{event.global_batch} clips" + (f", resumed at step {event.start_step}" if event.start_step else "")
             )
             if event.num_dropped:
-                progress_console.print(f"{event.num_dropped} training clips have no level in this view and are left out")
+                progress_console.print(
+                    f"{event.num_dropped} training clips have no level in this view, or lack a feature: left out"
+                )
+            for names, what in ((event.fresh, "start afresh"), (event.unused, "of the earlier model have no place in this one")):
+                if names:
+                    progress_console.print(f"{counted(len(names), 'weight')} {what}: {', '.join(names)}")
+            if event.num_frozen:
+                progress_console.print(f"{event.num_frozen:,} parameters are frozen")
             for name in event.skipped:
                 progress_console.print(f"checkpoint {name} is damaged and was passed over", style="yellow")
         elif isinstance(event, StepDone):

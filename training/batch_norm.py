@@ -36,22 +36,30 @@ def _sum_over_workers(value: Tensor) -> Tensor:
 class _GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation (Ioffe and Szegedy 2015) of x_NC... with mean and variance over the workers' joined batch.
 
-    Every worker must hold the same number of values a channel, as the training loader's equal batches do.
+    Workers may hold different numbers of values a channel, or none: clips differ in what could be measured in them.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        workers = dist.get_world_size()
         # statistics in float32 at least, and the variance about the joined mean: E[x^2] - E[x]^2 would cancel
         wide = x if x.dtype == torch.float64 else x.float()
-        variance_C, own_mean_C = torch.var_mean(wide, dim=[0, *range(2, x.dim())], correction=0)
-        mean_C = _sum_over_workers(own_mean_C) / workers
-        variance_C = _sum_over_workers(variance_C + (own_mean_C - mean_C) ** 2) / workers
-        self._update_running(mean_C, variance_C, workers * x.numel() // x.shape[1])
+        others = [0, *range(2, x.dim())]
+        own_count = wide.new_full((1,), x.numel() // x.shape[1])
+        sums = _sum_over_workers(torch.cat([wide.sum(dim=others), own_count]))
+        count = int(sums[-1])
+        along_C = (1, -1, *[1] * (x.dim() - 2))
+        if count < 2:  # one value has no variance: the running statistics serve it, as for a process alone (RowNorm)
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            mean_C, variance_C = self.running_mean + 0 * sums[:-1], self.running_var
+        else:
+            mean_C = sums[:-1] / count
+            squares_C = (wide - mean_C.view(along_C)).square().sum(dim=others)
+            variance_C = _sum_over_workers(squares_C) / count
+            self._update_running(mean_C, variance_C, count)
         scale_C = self.weight * torch.rsqrt(variance_C + self.eps)
         shift_C = self.bias - mean_C * scale_C
-        along_C = (1, -1, *[1] * (x.dim() - 2))
         normalised = wide * scale_C.view(along_C) + shift_C.view(along_C)
         return normalised.to(x.dtype)
 

@@ -36,6 +36,7 @@ class BundleRecord(Stored):
     softmax (1 where there was no validation split to fit it on).
 
     preprocess and extractors: how the training clips became frames and features, so that a scored clip goes the same way.
+    with_optional: of each evaluated split, how many clips have each input that the model reads only where it is there.
     simulated and notice come from the data's manifest: a model trained on simulated people says so for ever.
     """
 
@@ -56,6 +57,7 @@ class BundleRecord(Stored):
     best_epoch: int
     validation: Evaluation | None
     test: Evaluation | None
+    with_optional: dict[str, dict[str, int]] = Field(default_factory=dict)
 
     @property
     def reads_video(self) -> bool:

@@ -17,13 +17,13 @@ from training.losses import LOSSES
 from training.models import MODELS
 from training.settings import Settings
 
-__all__ = ["DataConfig", "LoopConfig", "OptimiserConfig", "RunConfig", "with_settings"]
+__all__ = ["DataConfig", "LoopConfig", "OptimiserConfig", "RunConfig", "stages_with_settings", "with_settings"]
 
 
 class DataConfig(Stored):
     """Which samples: label is the manifest's label to learn, view one of LABEL_VIEWS on it; validation_split None means no
     selection, the last epoch is kept. window_shards: how many shards the sampler `windowed` mixes at a time. only_with:
-    features without which a sample is left out, beside those that the model cannot do without."""
+    features without which a clip is not trained on; every clip that the model can read is evaluated."""
 
     label: str = "engagement"
     view: str = "levels"
@@ -115,7 +115,11 @@ def _parse_named(value: Any, registry: dict[str, Any], kind: str) -> Any:
 
 
 class RunConfig(Stored):
-    """A run as data, model, loss, optimiser and loop; stored as run.json in bundles and as params in MLflow."""
+    """A run as data, model, loss, optimiser and loop; stored as run.json in bundles and as params in MLflow.
+
+    starts_from: the folder of a bundle whose weights are loaded where names and shapes agree, "" for none. freeze: names of
+    the model's modules or parameters, such as "visual", below which nothing trains.
+    """
 
     recipe: str
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -124,11 +128,18 @@ class RunConfig(Stored):
     loss: Annotated[SerializeAsAny[Settings], BeforeValidator(lambda value: _parse_named(value, LOSSES, "loss"))]
     optimiser: OptimiserConfig
     loop: LoopConfig
+    starts_from: str = ""
+    freeze: tuple[str, ...] = ()
 
     @property
     def target(self) -> Target:
-        """What is learned, from the samples that have what the model reads."""
-        needs = dict.fromkeys((*MODELS[self.model.name].inputs_of(self.model), *self.data.only_with))
+        """What is evaluated: all samples that have what the model cannot do without."""
+        return Target(self.data.label, self.data.view, MODELS[self.model.name].inputs_of(self.model))
+
+    @property
+    def training_target(self) -> Target:
+        """What is trained on: those of them that have data.only_with too."""
+        needs = dict.fromkeys((*self.target.needs, *self.data.only_with))
         return Target(self.data.label, self.data.view, tuple(needs))
 
 
@@ -148,6 +159,29 @@ def with_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
         return RunConfig.model_validate(content)
     except ValidationError as error:
         raise ConfigError(f"--set {' '.join(settings)}: {first_problem(error)}") from None
+
+
+def stages_with_settings(stages: Sequence[RunConfig], settings: Sequence[str]) -> tuple[RunConfig, ...]:
+    """The stages with each setting applied to those that have its path. ConfigError where none has, and as with_settings."""
+    applied = [[setting for setting in settings if _has(stage, setting, settings)] for stage in stages]
+    for setting in settings:
+        if not any(setting in theirs for theirs in applied):
+            with_settings(stages[-1], [setting])  # says what is wrong with it
+    return tuple(with_settings(stage, theirs) for stage, theirs in zip(stages, applied, strict=True))
+
+
+def _has(stage: RunConfig, setting: str, settings: Sequence[str]) -> bool:
+    """Whether a stage has the path that is set, once another model or loss among `settings` is there."""
+    place: Any = stage.model_dump(mode="json")
+    for other in settings:
+        path, _, text = other.partition("=")
+        if path in ("model.name", "loss.name"):
+            _set(place, path, text, other)
+    for name in setting.partition("=")[0].split("."):
+        if not isinstance(place, dict) or name not in place:
+            return False
+        place = place[name]
+    return True
 
 
 def _set(content: dict[str, Any], path: str, text: str, setting: str) -> None:

@@ -24,7 +24,8 @@ __all__ = [
 class RunStarted(Stored):
     """The run is set up; start_step is above 0 where it resumed. skipped: damaged checkpoints that were passed over.
 
-    num_dropped: training clips that the label view gives no level.
+    num_dropped: training clips that the label view gives no level, or that lack what the run trains on. num_frozen:
+    parameters that do not train. fresh: weights that `starts_from` has not; unused: weights of it that the model has not.
     """
 
     kind: Literal["run_started"] = "run_started"
@@ -35,6 +36,9 @@ class RunStarted(Stored):
     global_batch: int
     num_parameters: int
     num_dropped: int = 0
+    num_frozen: int = 0
+    fresh: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
 
 

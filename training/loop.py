@@ -35,6 +35,7 @@ from training.losses import LOSSES, EngagementLoss
 from training.metrics import Evaluation
 from training.models import MODELS
 from training.run_data import RunData
+from training.starting import prepare
 from training.world import World
 
 __all__ = ["train"]
@@ -124,6 +125,7 @@ class _Setup:
         self.total_steps = math.ceil(run.loop.epochs * self.epoch_length / run.loop.global_batch)
         torch.manual_seed(run.seed)  # the first weights: the same on every worker
         model = MODELS[run.model.name](run.model, len(self.data.level_names))
+        self.start = prepare(model, run)
         self.engine: Engine = TorchEngine(model, run, world=world, device=device)
         self.loss: EngagementLoss = LOSSES[run.loss.name](run.loss, self.data.levels).to(device)
         self.loss.start(self.engine.model, world)
@@ -158,6 +160,9 @@ class _Setup:
             global_batch=self.run.loop.global_batch,
             num_parameters=sum(p.numel() for p in self.engine.model.parameters()),
             num_dropped=self.data.train.num_dropped,
+            num_frozen=sum(p.numel() for p in self.engine.model.parameters() if not p.requires_grad),
+            fresh=self.start.fresh,
+            unused=self.start.unused,
             skipped=progress.skipped,
         )
 
@@ -282,6 +287,7 @@ class _Setup:
             best_epoch=progress.best_epoch,
             validation=self._evaluate(on_validation, self.run.data.validation_split),
             test=self._evaluate(on_test, self.run.data.test_split),
+            with_optional=self.data.with_optional(self.engine.model),
         )
         folder = self.run_folder / "bundle"
         if self.world.is_first:

@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from data_shards.sample import FRAMES
 from training.metrics import Evaluation
+from training.models import MODELS
 
 if TYPE_CHECKING:
     from training.bundle import BundleRecord
@@ -40,15 +42,15 @@ def model_card(record: "BundleRecord") -> str:
 | --- | --- |
 | model | {record.run.model.name}, recipe `{record.run.recipe}`, seed {record.run.seed} |
 | input | {_input(record)} |
-| answer | {record.label}: {", ".join(record.level_names)}; probabilities at temperature {record.temperature} |
+{_start(record)}| answer | {record.label}: {", ".join(record.level_names)}; probabilities at temperature {record.temperature} |
 | data | {record.dataset}, digest `{record.data_digest[:16]}` |
 | code | commit `{record.commit}` |
 | weights of | epoch {record.best_epoch} |
 
 ## Measured
 
-{_table(record.validation)}
-{_table(record.test)}
+{_table(record, record.validation)}
+{_table(record, record.test)}
 Validation chose the epoch and the temperature; the test split was read once. Intervals are 95 % bootstrap intervals over people.
 
 ## What the score is not
@@ -58,13 +60,27 @@ Validation chose the epoch and the temperature; the test split was read once. In
 
 
 def _input(record: "BundleRecord") -> str:
-    pre = record.preprocess
-    if pre is None:
-        return f"features computed beforehand: {getattr(record.run.model, 'feature', 'several')}"
-    return f"{pre.num_frames} frames spread over a clip, {pre.size_px}x{pre.size_px}, resize rule `{pre.resize}`"
+    model, pre, parts = MODELS[record.run.model.name], record.preprocess, []
+    inputs, optional = model.inputs_of(record.run.model), model.optional_of(record.run.model)
+    if FRAMES in inputs and pre is not None:
+        parts.append(f"{pre.num_frames} frames spread over a clip, {pre.size_px}x{pre.size_px}, resize rule `{pre.resize}`")
+    if features := [name for name in inputs if name != FRAMES]:
+        parts.append(f"features computed beforehand: {', '.join(features)}")
+    if optional:
+        parts.append(f"where a clip has them: {', '.join(optional)}")
+    return "; ".join(parts)
 
 
-def _table(evaluation: Evaluation | None) -> str:
+def _start(record: "BundleRecord") -> str:
+    """What of the model was trained before this run, as a row of the table."""
+    run = record.run
+    if not run.starts_from:
+        return ""
+    frozen = f"; unchanged since: {', '.join(run.freeze)}" if run.freeze else ""
+    return f"| starts from | the weights of `{run.starts_from}`{frozen} |\n"
+
+
+def _table(record: "BundleRecord", evaluation: Evaluation | None) -> str:
     if evaluation is None:
         return ""
     ours, base = evaluation.metrics, evaluation.majority_baseline
@@ -76,8 +92,9 @@ def _table(evaluation: Evaluation | None) -> str:
         ("quadratic weighted kappa", ours.qwk, base.qwk),
         ("mean absolute error (levels)", ours.mae, base.mae),
     ]
+    had = "".join(f", {count} with {name}" for name, count in record.with_optional.get(evaluation.split, {}).items())
     lines = [
-        f"### {evaluation.split}: {evaluation.num_samples} clips of {interval.num_subjects} people",
+        f"### {evaluation.split}: {evaluation.num_samples} clips of {interval.num_subjects} people{had}",
         "",
         "| | model | majority class |",
         "| --- | --- | --- |",

@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 from data_shards.errors import ConfigError
 from training.augment import AugmentConfig
+from training.cmose_recipes import cmose_audio, cmose_short_audio, cmose_short_visual, cmose_visual
 from training.config import DataConfig, LoopConfig, OptimiserConfig, RunConfig
 from training.losses.cross_entropy import CrossEntropySettings, WeightedCrossEntropySettings
 from training.models.feature_tcn import FeatureTcnSettings
 from training.models.resnet_mean import ResNetMeanSettings
 from training.models.resnet_tcn import ResNetTcnSettings
 
-__all__ = ["RECIPES", "recipe"]
+__all__ = ["RECIPES", "STAGED", "recipe", "stages"]
 
 
 def resnet_tcn() -> RunConfig:
@@ -83,11 +84,28 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "demo": demo,
     "demo_frames": demo_frames,
     "engagewild": engagewild,
+    "cmose_visual": cmose_visual,
+    "cmose_audio": cmose_audio,
+    "cmose_short_visual": cmose_short_visual,
+    "cmose_short_audio": cmose_short_audio,
+}
+
+# trained one after the other, each from the best weights of the one before
+STAGED: dict[str, tuple[str, ...]] = {
+    "cmose": ("cmose_visual", "cmose_audio"),
+    "cmose_short": ("cmose_short_visual", "cmose_short_audio"),
 }
 
 
 def recipe(name: str) -> RunConfig:
-    """The recipe of that name; ConfigError where there is none."""
+    """The recipe of that name; ConfigError where there is none, or it has several stages."""
+    if name in STAGED:
+        raise ConfigError(f"recipe '{name}' has stages; name one of them here: {', '.join(STAGED[name])}")
     if name not in RECIPES:
-        raise ConfigError(f"no recipe named '{name}'; there are: {', '.join(RECIPES)}")
+        raise ConfigError(f"no recipe named '{name}'; there are: {', '.join((*RECIPES, *STAGED))}")
     return RECIPES[name]()
+
+
+def stages(name: str) -> tuple[RunConfig, ...]:
+    """The stages of a staged recipe in their order, or the one recipe of that name; ConfigError where there is none."""
+    return tuple(recipe(stage) for stage in STAGED.get(name, (name,)))

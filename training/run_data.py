@@ -10,7 +10,7 @@ from torch import Tensor
 from data_shards.manifest import read_manifest
 from data_shards.reading.loader import Batch, ClipInputs, read_numbered, training_batches
 from data_shards.reading.order import DrawStream
-from data_shards.reading.reader import ShardSet
+from data_shards.reading.reader import ShardSet, Target
 from data_shards.storage.shard_cache import CacheSettings
 from training.config import RunConfig
 from training.losses import TrainingLevels
@@ -31,7 +31,7 @@ class RunData:
         self.manifest = read_manifest(uri)
         self._run, self._world, self._device, self._cache = run, world, device, cache
         self._held_out: dict[str, ShardSet] = {}
-        self.train = self._open(*run.data.train_splits)
+        self.train = self._open(run.training_target, *run.data.train_splits)
         self.train.check_cache(run.data.window_shards if run.data.sampler == "windowed" else None)
         self.level_names, labels_N, scores_K = self.train.view
         counts_K = np.bincount(labels_N, minlength=len(self.level_names))
@@ -83,13 +83,17 @@ class RunData:
         if split is None or split not in self.manifest.splits:
             return None
         if split not in self._held_out:
-            self._held_out[split] = self._open(split)
+            self._held_out[split] = self._open(self._run.target, split)
         return self._held_out[split]
+
+    def with_optional(self, model: EngagementModel) -> dict[str, dict[str, int]]:
+        """Of each split that was evaluated, how many clips have each input that the model reads only where it is there."""
+        return {split: {name: shards.count_with(name) for name in model.optional} for split, shards in self._held_out.items()}
 
     def close(self) -> None:
         """Let go of open files, threads, batches decoded ahead."""
         for shards in (self.train, *self._held_out.values()):
             shards.close()
 
-    def _open(self, *splits: str) -> ShardSet:
-        return ShardSet(self.uri, splits=splits, target=self._run.target, manifest=self.manifest, cache_settings=self._cache)
+    def _open(self, target: Target, *splits: str) -> ShardSet:
+        return ShardSet(self.uri, splits=splits, target=target, manifest=self.manifest, cache_settings=self._cache)

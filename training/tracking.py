@@ -17,7 +17,7 @@ from training.config import RunConfig
 from training.events import CheckpointSaved, EpochDone, Event, RunFinished, StepDone
 from training.metrics import Evaluation
 
-__all__ = ["MlflowTracker", "mlflow_client"]
+__all__ = ["MlflowTracker", "ParentRun", "mlflow_client"]
 
 EXPERIMENT = "engagement"
 _STEPS_A_CALL = 50
@@ -61,8 +61,7 @@ class MlflowTracker:
     def __init__(self, uri: str, run: RunConfig, *, run_id: str, tags: dict[str, str]) -> None:
         self._client = mlflow_client(uri)
         self._waiting: list[StepDone] = []
-        experiment = self._experiment(uri)
-        self.mlflow_run_id = self._run(experiment, run_id, tags)
+        self.mlflow_run_id = _open_run(self._client, uri, run_id, tags)
         for name, value in _flat(run.model_dump(mode="json")):
             self._client.log_param(self.mlflow_run_id, name, str(value)[:_LONGEST_PARAM])
 
@@ -90,21 +89,6 @@ class MlflowTracker:
         """End the MLflow run as finished or failed."""
         self._send_steps()
         self._client.set_terminated(self.mlflow_run_id, "FINISHED" if finished else "FAILED")
-
-    def _experiment(self, uri: str) -> str:
-        found = self._client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return str(found.experiment_id)
-        # a server chooses its own artifact store; beside an embedded database it is a folder
-        artifacts = str(Path(uri.removeprefix("sqlite:///")).parent / "artifacts") if uri.startswith("sqlite:///") else None
-        return str(self._client.create_experiment(EXPERIMENT, artifact_location=artifacts))
-
-    def _run(self, experiment: str, run_id: str, tags: dict[str, str]) -> str:
-        same_name = self._client.search_runs([experiment], filter_string=f"attributes.run_name = '{run_id}'", max_results=1)
-        if same_name:
-            self._client.update_run(same_name[0].info.run_id, status="RUNNING")
-            return str(same_name[0].info.run_id)
-        return str(self._client.create_run(experiment, run_name=run_id, tags=tags).info.run_id)
 
     def _send_steps(self) -> None:
         from mlflow.entities import Metric
@@ -134,6 +118,47 @@ class MlflowTracker:
         values[f"{evaluation.split}_balanced_accuracy_low"] = evaluation.balanced_accuracy_interval.low
         values[f"{evaluation.split}_balanced_accuracy_high"] = evaluation.balanced_accuracy_interval.high
         self._metrics(values, step=step)
+
+
+class ParentRun:
+    """The MLflow run over the stages of a job, opened again where it is there. `stage_tags` make a run one of its children."""
+
+    def __init__(self, uri: str, *, run_id: str, tags: dict[str, str]) -> None:
+        self._client = mlflow_client(uri)
+        self.mlflow_run_id = _open_run(self._client, uri, run_id, tags)
+        self.stage_tags = {"mlflow.parentRunId": self.mlflow_run_id}
+        self._is_whole = False
+
+    def take_over(self, mlflow_run_id: str) -> None:
+        """Copy the test figures of the last stage, so that the parent stands in a list of runs beside others."""
+        for name, value in self._client.get_run(mlflow_run_id).data.metrics.items():
+            if name.startswith("test_"):
+                self._client.log_metric(self.mlflow_run_id, name, value)
+        self._is_whole = True
+
+    def close(self) -> None:
+        """End the run: as finished where the last stage's figures were taken over, as failed otherwise."""
+        self._client.set_terminated(self.mlflow_run_id, "FINISHED" if self._is_whole else "FAILED")
+
+
+def _open_run(client: Any, uri: str, run_id: str, tags: dict[str, str]) -> str:
+    """The MLflow id of the run of that name, made where it is missing."""
+    experiment = _experiment(client, uri)
+    same_name = client.search_runs([experiment], filter_string=f"attributes.run_name = '{run_id}'", max_results=1)
+    if same_name:
+        client.update_run(same_name[0].info.run_id, status="RUNNING")
+        return str(same_name[0].info.run_id)
+    return str(client.create_run(experiment, run_name=run_id, tags=tags).info.run_id)
+
+
+def _experiment(client: Any, uri: str) -> str:
+    """The id of the one experiment all runs are in, made where it is missing."""
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    # a server chooses its own artifact store; beside an embedded database it is a folder
+    artifacts = str(Path(uri.removeprefix("sqlite:///")).parent / "artifacts") if uri.startswith("sqlite:///") else None
+    return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts))
 
 
 def confusion_figure(evaluation: Evaluation, bundle: Path) -> Any:

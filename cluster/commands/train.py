@@ -34,7 +34,7 @@ def train(
     show: bool,
     as_json: bool,
 ) -> None:
-    """Train RECIPE on shards, track it in MLflow, register the bundle.
+    """Train RECIPE on shards, track it in MLflow, register the bundle. Where it has stages, --set is for each that has PATH.
 
     \b
     resnet_tcn            ResNet+TCN as published (Abedi and Khan 2021)
@@ -42,6 +42,8 @@ def train(
     engagewild            a TCN on feature arrays instead of video, for EngageWild
     demo                  the same model, small, for two CPU cores
     demo_frames           demo without its temporal part: the baseline to beat
+    cmose                 CMOSE's system as published (Wu et al. 2023), in two stages: cmose_visual, cmose_audio
+    cmose_short           the same, short and small, for two CPU cores
 
     \b
     Examples:
@@ -50,31 +52,38 @@ def train(
         rapt train --resume demo-20260101-120000-ab12
     """
     from dataclasses import replace
+    from functools import partial
 
     from cluster.home import absolute_uri, cache_settings, mlflow_uri, new_run_id, run_folder, shown
     from cluster.job import TrainingJob, load_job
     from cluster.launch import run_local, run_on_ray
+    from cluster.staged import StagedJob, is_staged, load_staged_job, run_staged
     from cluster.terminal import TrainingDisplay, console, evaluation_table
     from data_shards.errors import ConfigError
     from training.bundle import read_record
-    from training.config import with_settings
-    from training.recipes import recipe as recipe_named
+    from training.config import stages_with_settings
+    from training.recipes import stages
 
     if resume:
         if settings or recipe:
             raise ConfigError("--resume goes on with a run as it was started; leave RECIPE and --set out, or start a new run")
-        job = load_job(run_folder(resume), data=data and absolute_uri(data), mlflow_uri=mlflow_uri())
+        folder, there = run_folder(resume), data and absolute_uri(data)
+        staged = load_staged_job(folder, data=there, mlflow_uri=mlflow_uri()) if is_staged(folder) else None
+        job = staged.job if staged else load_job(folder, data=there, mlflow_uri=mlflow_uri())
     else:
         if recipe is None:
             raise ConfigError("no recipe named; e.g. rapt train demo --data demo-shards --local")
-        run = with_settings(recipe_named(recipe), settings)
+        runs = stages_with_settings(stages(recipe), settings)
         if show:
-            click.echo(json.dumps(run.model_dump(mode="json"), indent=2))
+            shown_runs = [run.model_dump(mode="json") for run in runs]
+            click.echo(json.dumps(shown_runs if len(runs) > 1 else shown_runs[0], indent=2))
             return
         if data is None:
             raise ConfigError("no data named; give the folder of shards with --data, e.g. --data demo-shards")
         run_id = new_run_id(recipe)
-        job = TrainingJob(run=run, data=absolute_uri(data), run_id=run_id, run_folder=run_folder(run_id), mlflow_uri=mlflow_uri())
+        folder = run_folder(run_id)
+        job = TrainingJob(run=runs[-1], data=absolute_uri(data), run_id=run_id, run_folder=folder, mlflow_uri=mlflow_uri())
+        staged = StagedJob(recipe=recipe, runs=runs, job=job) if len(runs) > 1 else None
     job = replace(job, cache=cache_settings(cache_gib))
     if local and (workers or gpus_per_worker or address):
         raise ConfigError("--local trains in this one process; leave it out to use --workers, --gpus-per-worker or --address")
@@ -83,7 +92,8 @@ def train(
     if gpus_per_worker is not None:
         job = replace(job, gpus_per_worker=gpus_per_worker)
     with TrainingDisplay() as display:
-        result = run_local(job, display) if local else run_on_ray(job, display, address=address)
+        launch = partial(run_local, listener=display) if local else partial(run_on_ray, listener=display, address=address)
+        result = run_staged(replace(staged, job=job), launch) if staged else launch(job)
     assert result is not None
     record = read_record(result.bundle)
     if as_json:
@@ -95,7 +105,7 @@ def train(
         console.print(evaluation_table(record.test, title=title))
     console.print(f"bundle {shown(result.bundle)}")
     console.print(
-        f"registered as engagement version {result.version}; `rapt promote {job.run_id}` makes it the champion if it is better"
+        f"registered as engagement version {result.version}; `rapt promote {record.run_id}` makes it the champion if it is better"
     )
 
 
@@ -132,7 +142,7 @@ def evaluate(model: str, data: str, cache_gib: float, split: str, as_json: bool)
         raise ConfigError(f"{data}: made with other preprocessing than the model's data; build shards with its settings")
     # the baseline is the most frequent level of training data; where these shards have none, of the split itself
     train_splits = tuple(s for s in record.run.data.train_splits if s in held_out.manifest.splits) or (split,)
-    trained_on = ShardSet(data, splits=train_splits, target=target, cache_settings=cache)
+    trained_on = ShardSet(data, splits=train_splits, target=record.run.training_target, cache_settings=cache)
     majority = int(np.bincount(trained_on.view.levels_N).argmax())
     predictions = predict(loaded, held_out, batch=record.run.loop.eval_batch, device=device)
     evaluation = judge(predictions, split=split, majority_level=majority)

@@ -89,6 +89,10 @@ class ShardSet:
         """Samples of the splits that the target does not label, or that lack what it needs."""
         return self._starts[-1] - len(self)
 
+    def count_with(self, name: str) -> int:
+        """How many numbered samples have the input `name`."""
+        return int(self._which_have(name)[self._places_N].sum())
+
     @property
     def view(self) -> LabelView:
         """The target's level names, the level of every numbered sample, and the levels' places on the engagement scale."""
@@ -166,16 +170,26 @@ class ShardSet:
         assert self.target is not None
         has_N = np.ones(self._starts[-1], dtype=np.bool_)
         for name in self.target.needs:
-            known = (*([FRAMES] if self.manifest.preprocess else []), *self.manifest.features)
-            if name not in known:
+            if name not in self._inputs_there:
+                known = self._inputs_there
                 raise ConfigError(
                     f"{self.uri}: no sample has '{name}' (they have: {', '.join(known)}); choose a recipe that reads what is "
                     "there, or add features with `rapt shards extract`"
                 )
-            for start, entry in zip(self._starts, self._entries, strict=False):
-                has_N[[start + place for place in entry.lacks.get(name, ())]] = False
+            has_N &= self._which_have(name)
         if not has_N.any():
             raise ConfigError(f"{self.uri}: no sample of {', '.join(self.splits)} has {' and '.join(self.target.needs)}")
+        return has_N
+
+    @property
+    def _inputs_there(self) -> tuple[str, ...]:
+        return (*([FRAMES] if self.manifest.preprocess else []), *self.manifest.features)
+
+    def _which_have(self, name: str) -> npt.NDArray[np.bool_]:
+        """Of every sample of the splits, whether it has the input `name`."""
+        has_N = np.full(self._starts[-1], name in self._inputs_there)
+        for start, entry in zip(self._starts, self._entries, strict=False):
+            has_N[[start + place for place in entry.lacks.get(name, ())]] = False
         return has_N
 
     def _wanted(self, places: Mapping[str, tuple[int, int]], inputs: Sequence[str], shard: int) -> dict[str, tuple[int, int]]:

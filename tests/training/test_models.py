@@ -18,29 +18,75 @@ from training.models.resnet_tcn import ResNetTcnSettings
 from training.models.tcn import CausalConv, TemporalConvNet
 
 SMALL: dict[str, object] = {"widths": (4, 8), "blocks": 1}
+_MOCORANK: dict[str, object] = {"hidden": 8, "levels": 2, "chunks": 4, "min_rows": 21}
+_SEQUENCE = {**_MOCORANK, "openface": "segments", "openface_width": 60, "chunks": 0, "min_rows": 0}
+# models by name, and the variants of mocorank that go other ways through its code
+CASES: dict[str, dict[str, object]] = {
+    **{name: {"name": name} for name in MODELS},
+    "mocorank": {"name": "mocorank", **_MOCORANK},
+    "mocorank speech": {"name": "mocorank", **_MOCORANK, "speech": True},
+    "mocorank attention": {"name": "mocorank", **_MOCORANK, "fusion": "attention", "head": "ordinal", "speech": True},
+    "mocorank concat": {"name": "mocorank", **_MOCORANK, "fusion": "concat", "head": "linear", "speech": True},
+    "mocorank openface": {"name": "mocorank", **_MOCORANK, "fusion": "openface", "i3d": "none"},
+    "mocorank i3d": {"name": "mocorank", "hidden": 8, "fusion": "i3d", "openface": "none", "speech": True},
+    "mocorank bilstm": {"name": "mocorank", **_SEQUENCE, "temporal": "bilstm"},
+    "mocorank transformer": {"name": "mocorank", **_SEQUENCE, "temporal": "transformer", "heads": 2},
+    "mocorank sequence": {"name": "mocorank", **_SEQUENCE, "fusion": "openface", "i3d": "none", "head": "linear"},
+}
+NO_FACE = ((0, 0), (1, 2), (1, 3))  # clip and row; clip 3 has no face at all
 
 
 def inputs(clips: int, frames: int = 5, size: int = 32, seed: int = 0) -> ClipInputs:
+    """Clips of everything that models read: sequences of different lengths, frames without a face, speech in every other."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (clips, frames, 3, size, size), dtype=torch.uint8, generator=generator)
-    features = torch.randn(clips, 15, 60, generator=generator) * 1000
-    return ClipInputs(pixels, torch.arange(clips) * 7919 + 13, {"openface_15": features})
+    features = {
+        "openface_15": torch.randn(clips, 15, 60, generator=generator) * 1000,
+        "segments": torch.randn(clips, 15, 60, generator=generator) * 1000,
+        "openface": torch.randn(clips, 30, 49, generator=generator) * 100,
+        "i3d": torch.rand(clips, 1024, generator=generator),
+        "speech": torch.randn(clips, 768, generator=generator),
+        "acoustics": torch.randn(clips, 9, generator=generator) * 10,
+    }
+    rows_B = torch.tensor([[30, 9, 17, 24, 3][clip % 5] for clip in range(clips)])
+    steps_B = torch.tensor([[15, 4, 11, 7, 1][clip % 5] for clip in range(clips)])
+    speaks_B = torch.arange(clips) % 2 == 0
+    lengths = {
+        "openface_15": torch.full((clips,), 15),
+        "segments": steps_B,
+        "openface": rows_B,
+        "i3d": torch.full((clips,), 1024),
+        "speech": speaks_B * 768,
+        "acoustics": speaks_B * 9,
+    }
+    for clip, row_number in NO_FACE:
+        if clip < clips:
+            features["openface"][clip, row_number] = torch.nan
+    features["openface"][3:4] = torch.nan
+    for name, lengths_B in lengths.items():
+        values = features[name]
+        for clip in range(clips):  # as the loader does: what a clip lacks is zeros
+            values[clip, int(lengths_B[clip]) :] = 0
+        features[name] = values[:, : int(lengths_B.max())]
+    return ClipInputs(pixels, torch.arange(clips) * 7919 + 13, features, lengths)
 
 
 def row(inputs: ClipInputs, clip: int) -> ClipInputs:
+    """A clip alone, as the loader would batch it: filled up to its own length only."""
     here = slice(clip, clip + 1)
-    features = {name: values[here] for name, values in inputs.features.items()}
-    return ClipInputs(inputs.frames_BTCHW[here], inputs.draw_keys_B[here], features)
+    lengths = {name: values[here] for name, values in inputs.lengths.items()}
+    features = {name: values[here, : int(lengths[name])] for name, values in inputs.features.items()}
+    return ClipInputs(inputs.frames_BTCHW[here], inputs.draw_keys_B[here], features, lengths)
 
 
-def small(name: str):  # type: ignore[no-untyped-def]
+def small(case: str):  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
-    settings_type = MODELS[name].settings_type
+    settings_type = MODELS[str(CASES[case]["name"])].settings_type
     small = {field: value for field, value in SMALL.items() if field in settings_type.model_fields}
-    return MODELS[name](settings_type.model_validate({"name": name, **small}), 4)
+    return MODELS[str(CASES[case]["name"])](settings_type.model_validate({**CASES[case], **small}), 4)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CASES)
 class TestEveryModel:
     def test_shapes_range_and_a_batch_of_one(self, name: str) -> None:
         model = small(name).eval()

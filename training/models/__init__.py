@@ -2,6 +2,7 @@
 
 from training.models.contract import EngagementModel, ModelOutput
 from training.models.feature_tcn import FeatureTcn
+from training.models.mocorank import MocoRank
 from training.models.resnet_mean import ResNetMean
 from training.models.resnet_tcn import ResNetTcn
 
@@ -11,4 +12,5 @@ MODELS: dict[str, type[EngagementModel]] = {
     "resnet_tcn": ResNetTcn,
     "resnet_mean": ResNetMean,
     "feature_tcn": FeatureTcn,
+    "mocorank": MocoRank,
 }

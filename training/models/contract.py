@@ -3,10 +3,12 @@
 Letters: B clips, K levels, E embedding width.
 """
 
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor, nn
 
+from data_shards.errors import ConfigError
 from data_shards.reading.loader import ClipInputs
 from data_shards.sample import FRAMES
 from training.settings import Settings
@@ -47,6 +49,35 @@ class EngagementModel(nn.Module):
         self.num_levels = num_levels
         self.inputs = self.inputs_of(settings)
         self.optional = self.optional_of(settings)
+        self._frozen: tuple[str, ...] = ()
+
+    def freeze(self, prefixes: Sequence[str]) -> None:
+        """Train nothing below these names of modules or parameters; ConfigError where one names nothing, or all is named.
+
+        Frozen modules stay in evaluation mode, so that no batch statistic moves and nothing is dropped there.
+        """
+        names = [name for name, _ in self.named_parameters()]
+        for prefix in prefixes:
+            if not any(_is_below(name, prefix) for name in names):
+                known = ", ".join(name for name, _ in self.named_children())
+                raise ConfigError(f"freeze: the model has no part '{prefix}'; it has: {known}")
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(not any(_is_below(name, prefix) for prefix in prefixes))
+        if prefixes and not any(parameter.requires_grad for parameter in self.parameters()):
+            raise ConfigError(f"freeze: {', '.join(prefixes)} are the whole model, so nothing would train; name less")
+        self._frozen = tuple(prefixes)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for name, module in self.named_modules():
+            if any(_is_below(name, prefix) for prefix in self._frozen):
+                module.training = False
+        return self
 
     def forward(self, inputs: ClipInputs) -> ModelOutput:
         raise AssertionError(f"{type(self).__name__} does not define forward")
+
+
+def _is_below(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(f"{prefix}.")

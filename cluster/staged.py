@@ -1,0 +1,98 @@
+"""A job in stages: one run after another, each from the best weights of the one before. Only the last one's bundle counts.
+
+.rapt/runs/RUN/run.json      the stages, as they were started
+.rapt/runs/RUN/1-RECIPE/     the first stage's run, and so on
+"""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cluster.job import JobResult, TrainingJob, job_tags, stored_run, write_run_json
+from data_shards.errors import ModelError
+from data_shards.manifest import read_manifest
+from training.config import RunConfig
+from training.tracking import ParentRun
+
+__all__ = ["StagedJob", "is_staged", "load_staged_job", "run_staged"]
+
+Launch = Callable[[TrainingJob], JobResult | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagedJob:
+    """recipe: the staged recipe's name; runs: the stages; job: what they share, its run the last stage's."""
+
+    recipe: str
+    runs: tuple[RunConfig, ...]
+    job: TrainingJob
+
+    def stage(self, number: int, tags: dict[str, str]) -> TrainingJob:
+        """Stage `number`, from 0, as a job of its own that starts from the bundle of the one before."""
+        run = self.runs[number]
+        if number:
+            run = run.model_copy(update={"starts_from": str(self._folder(number - 1) / "bundle")})
+        return replace(
+            self.job,
+            run=run,
+            run_id=f"{self.job.run_id}-{number + 1}-{run.recipe}",
+            run_folder=self._folder(number),
+            tags=tags | {"stage": f"{number + 1} of {len(self.runs)}"},
+            registers=number == len(self.runs) - 1,
+        )
+
+    def is_done(self, number: int) -> bool:
+        """Whether stage `number` has its bundle."""
+        return (self._folder(number) / "bundle" / "run.json").exists()
+
+    def _folder(self, number: int) -> Path:
+        return self.job.run_folder / f"{number + 1}-{self.runs[number].recipe}"
+
+
+def run_staged(staged: StagedJob, launch: Launch) -> JobResult | None:
+    """Train the stages that are not done yet; the last one's result, None where `launch` gives none of a stage.
+
+    MLflow gets one run for the whole and one below it for each stage. A stage that is done is not trained again, so a
+    job that was stopped goes on where it was.
+    """
+    job = staged.job
+    stages = [run.model_dump(mode="json") for run in staged.runs]
+    write_run_json(job, {"recipe": staged.recipe, "stages": stages}, digest=read_manifest(job.data).digest)
+    tags = job_tags(job) | {"recipe": staged.recipe, "stages": ", ".join(run.recipe for run in staged.runs)}
+    result = None
+    with closing(ParentRun(job.mlflow_uri, run_id=job.run_id, tags=tags)) as parent:
+        for number in range(len(staged.runs)):
+            stage = staged.stage(number, parent.stage_tags)
+            if staged.is_done(number) and not stage.registers:
+                continue
+            result = launch(stage)
+            if result is None:
+                return None
+        assert result is not None
+        parent.take_over(result.mlflow_run_id)
+    return result
+
+
+def is_staged(run_folder: Path) -> bool:
+    """Whether the run that lies there has stages."""
+    return "stages" in stored_run(run_folder)
+
+
+def load_staged_job(run_folder: Path, *, data: str | None, mlflow_uri: str) -> StagedJob:
+    """The staged job of an earlier run, to resume it; its own data, unless the same lie elsewhere now."""
+    content = stored_run(run_folder)
+    try:
+        runs = tuple(RunConfig.model_validate(stage) for stage in content["stages"])
+        job = TrainingJob(
+            run=runs[-1],
+            data=data or str(content["data"]),
+            run_id=content["run_id"],
+            run_folder=run_folder,
+            mlflow_uri=mlflow_uri,
+            workers=int(content["workers"]),
+            gpus_per_worker=float(content["gpus_per_worker"]),
+        )
+        return StagedJob(recipe=str(content["recipe"]), runs=runs, job=job)
+    except (ValueError, TypeError, KeyError, IndexError) as error:  # pydantic's ValidationError is a ValueError
+        raise ModelError(f"{run_folder / 'run.json'}: not a run of this Rapt ({type(error).__name__}); start a new run") from None
