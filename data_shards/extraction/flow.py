@@ -14,8 +14,9 @@ class OpticalFlow:
     """How far each pixel moves from the frame before to the next, pixels a frame, float32.
 
     tvl1: dual TV-L1 (Zach, Pock and Bischof 2007), with which I3D's flow stream was trained (Carreira and Zisserman 2017,
-    section 2.4), OpenCV's own parameters. dis: dense inverse search (Kroeger et al. 2016), a hundred times as fast,
-    for when the network was trained on that. Both are deterministic, whatever the number of threads.
+    section 2.4), OpenCV's own parameters. dis: dense inverse search (Kroeger et al. 2016), for when the network was
+    trained on that. Measured at 341 x 256 on one core: 600 ms and 6 ms a frame. Both are deterministic, whatever the
+    number of threads.
     """
 
     def __init__(self, method: FlowMethod) -> None:

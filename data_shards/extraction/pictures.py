@@ -72,8 +72,11 @@ class PictureTransform:
             height, width = self.crop_px
             left, top = (picture.width - width) // 2, (picture.height - height) // 2
             picture = picture.crop((left, top, left + width, top + height))  # black where the picture is smaller
-        scaled_HWC = torch.from_numpy(np.array(picture)).float() * self.factor - self.offset
-        return ((scaled_HWC - torch.tensor(self.mean)) / torch.tensor(self.std)).permute(2, 0, 1).contiguous()
+        # numpy: torch's threads cost more than such small sums (measured beside other work: 32 ms of processor a frame, 2 so)
+        std_C = np.asarray(self.std, np.float32)
+        scaled_HWC = np.asarray(picture) * (np.float32(self.factor) / std_C)
+        scaled_HWC -= (np.asarray(self.mean, np.float32) + np.float32(self.offset)) / std_C
+        return torch.from_numpy(np.ascontiguousarray(scaled_HWC.transpose(2, 0, 1)))
 
     def _target(self, width_px: int, height_px: int) -> tuple[int, int]:
         """(width, height) after scaling; the longer side is cut to whole pixels, not rounded, as transformers does it."""
