@@ -4,7 +4,8 @@ Letters: T frames, H height in pixels, W width in pixels, C = 3 RGB channels.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,10 +25,10 @@ __all__ = [
     "decodable_width",
     "decode_clip",
     "decoder_versions",
+    "decoding",
     "has_no_index",
     "load_decoder",
     "open_reader",
-    "undecodable",
 ]
 
 # The containers Rapt opens, by their first bytes. ffmpeg would follow a playlist or a concat script to other
@@ -96,8 +97,6 @@ def decode_clip(
     applied.
     Raises ClipError with the reason: missing, empty, no video, too large, too long, or damaged.
     """
-    from decord import DECORDError
-
     limits = limits or DecodeLimits()
     check_container(path)
     width_px, height_px, may_be_rotated = check_header(path, limits)
@@ -109,15 +108,13 @@ def decode_clip(
         shown = np.searchsorted(starts_N[:-1], centres + _TIE_S, side="right") - 1
         return np.asarray(np.clip(shown, 0, len(starts_N) - 2), dtype=np.int64)
 
-    try:
+    with decoding(path):
         if has_no_index(path):
             found = decode_in_order(path, pick=pick, size=frame_size(width_px, height_px), max_frames=limits.max_frames)
         else:
             if may_be_rotated:  # only a decoded frame tells which way up it is
                 height_px, width_px = (int(side) for side in open_reader(path)[0].shape[:2])
             found = _decode_by_index(path, pick=pick, size=frame_size(width_px, height_px), max_frames=limits.max_frames)
-    except (DECORDError, RuntimeError, ValueError, IndexError) as error:
-        raise undecodable(path, error) from None
     starts_N = found.starts_N
     return DecodedClip(
         frames_THWC=np.ascontiguousarray(found.frames_THWC),
@@ -211,12 +208,25 @@ def open_reader(path: Path, *, width: int = -1, height: int = -1):  # type: igno
         # one thread: the build runs one process a core, and a clip is short
         return decord.VideoReader(str(path), width=width, height=height, num_threads=1)
     except (decord.DECORDError, RuntimeError) as error:
-        raise undecodable(path, error) from None
+        raise _undecodable(path, error) from None
 
 
 def decodable_width(width_px: int) -> int:
     """The width, or one pixel more where decord would give four channels."""
     return width_px + 1 if width_px in _RGBA_WIDTHS else width_px
+
+
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """What the decoder raises, as a ClipError with its reason."""
+    from decord import DECORDError
+
+    try:
+        yield
+    except (DECORDError, RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, ClipError):
+            raise
+        raise _undecodable(path, error) from None
 
 
 def has_no_index(path: Path) -> bool:
@@ -226,7 +236,7 @@ def has_no_index(path: Path) -> bool:
     return head[:1] == b"\x47" or head in _NO_INDEX
 
 
-def undecodable(path: Path, error: Exception) -> ClipError:
+def _undecodable(path: Path, error: Exception) -> ClipError:
     """Why the decoder failed. What encrypted pictures look like is chance: it may fail on opening or on any frame."""
     if _is_encrypted(path):
         return ClipError(f"{path.name}: protected by a password or a key; hand in the clip without protection")

@@ -4,7 +4,6 @@ Letters: N frames, H height in pixels, W width in pixels, C = 3 RGB channels.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +16,9 @@ from data_shards.decode import (
     check_container,
     check_header,
     decodable_width,
+    decoding,
     has_no_index,
     open_reader,
-    undecodable,
 )
 from data_shards.decode_in_order import frames_in_order, starts_in_order
 from data_shards.errors import ClipError
@@ -63,11 +62,11 @@ class FrameStream:
         self._path = path
         self._in_order = has_no_index(path)
         if may_be_rotated and not self._in_order:  # only a decoded frame tells which way up it is
-            with _decoding(path):
+            with decoding(path):
                 height_px, width_px = (int(side) for side in open_reader(path)[0].shape[:2])
         scale = min(1.0, _LONGEST_SIDE_PX / max(width_px, height_px))
         size = (decodable_width(max(2, round(width_px * scale))), max(2, round(height_px * scale)))
-        with _decoding(path):
+        with decoding(path):
             if self._in_order:
                 self.starts_N, fps = starts_in_order(path, max_frames=limits.max_frames)
             else:
@@ -96,7 +95,7 @@ class FrameStream:
 
     def portions(self, numbers_N: npt.NDArray[np.int64]) -> Iterator[Portion]:
         """The frames of these numbers, rising, in portions of up to 16."""
-        with _decoding(self._path):
+        with decoding(self._path):
             if not self._in_order:
                 for begin in range(0, len(numbers_N), _PORTION):
                     part = numbers_N[begin : begin + _PORTION]
@@ -115,16 +114,3 @@ class FrameStream:
 
     def _portion(self, numbers_N: npt.NDArray[np.int64], frames_NHWC: npt.NDArray[np.uint8]) -> Portion:
         return Portion(numbers_N, self.starts_N[numbers_N] - self.starts_N[0], frames_NHWC)
-
-
-@contextmanager
-def _decoding(path: Path) -> Iterator[None]:
-    """What the decoder raises, as a ClipError with its reason."""
-    from decord import DECORDError
-
-    try:
-        yield
-    except (DECORDError, RuntimeError, ValueError, IndexError) as error:
-        if isinstance(error, ClipError):
-            raise
-        raise undecodable(path, error) from None
