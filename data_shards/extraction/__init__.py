@@ -4,7 +4,10 @@ To add one: one file with an `Extractor` and its settings, and one line here; th
 """
 
 from data_shards.extraction.contract import ClipMaterial, Extractor, ExtractorSettings, Reading
+from data_shards.extraction.openface import OpenFace
 
 __all__ = ["EXTRACTORS", "ClipMaterial", "Extractor", "ExtractorSettings", "Reading"]
 
-EXTRACTORS: dict[str, type[Extractor]] = {}
+EXTRACTORS: dict[str, type[Extractor]] = {
+    "openface": OpenFace,
+}
