@@ -5,6 +5,7 @@
 .rapt/simulated/   generated clips
 .rapt/shards/      the demo's shards
 .rapt/cache/       shards fetched from a bucket, bounded
+.rapt/models/      face_landmarker.task, where no RAPT_FACE_LANDMARKER names one (data_shards/face_model.py)
 """
 
 import os

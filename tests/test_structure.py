@@ -14,7 +14,7 @@ PACKAGES = ("data_shards", "training", "serving", "cluster")
 # one third-party system, one importing module
 IMPORTERS = {
     "decord": {"data_shards/decode.py"},
-    "mediapipe": {"data_shards/gallery/faces.py"},
+    "mediapipe": {"data_shards/face_landmarks.py"},
     "boto3": {"data_shards/storage/object_client.py"},
     "botocore": {"data_shards/storage/object_client.py"},
     "webdataset": {"data_shards/building/shard_writer.py"},

@@ -97,7 +97,7 @@ def _audit_of_labels(uri: str, dataset: str) -> "Audit":
 
 
 def _face_model(option: str | None) -> Path | None:
-    from data_shards.gallery.faces import face_model_path
+    from data_shards.face_model import face_model_path
 
     return face_model_path(option) if option else None
 

@@ -13,7 +13,11 @@ __all__ = ["cut"]
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--utterances", type=click.Path(path_type=Path), help="Cut by this transcript's time stamps (WebVTT or SRT).")
 @click.option("--every", help="Cut in pieces of this length, e.g. 10s.")
-@click.option("--face-model", help="MediaPipe's face_landmarker.task; also RAPT_FACE_LANDMARKER.", show_default=False)
+@click.option(
+    "--face-model",
+    help="MediaPipe's face_landmarker.task. [default: RAPT_FACE_LANDMARKER, else fetched once]",
+    show_default=False,
+)
 @click.option("--min-seconds", default=2.0, help="Leave out clips shorter than this.")
 @click.option("--max-seconds", default=60.0, help="Cut longer utterances into equal parts.")
 @click.option("--min-face", default=0.5, help="Share of a span in which the person's face must be seen.")
@@ -51,8 +55,9 @@ def cut(
 
     from cluster.terminal import clip_progress, console
     from data_shards.errors import ConfigError
+    from data_shards.face_model import face_model_path
     from data_shards.gallery.cut import cut_planned, plan_cut
-    from data_shards.gallery.faces import FaceFinder, face_model_path
+    from data_shards.gallery.faces import FaceFinder
     from data_shards.gallery.plan import CutSettings
     from data_shards.schema import first_problem
     from data_shards.transcript import read_transcript

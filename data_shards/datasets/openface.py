@@ -38,10 +38,11 @@ def read_openface(path: Path, *, columns: Sequence[str] = OPENFACE_COLUMNS) -> n
 
     Where a frame stands in several rows (several faces), the row of highest confidence counts, the first of equals
     (Wu et al. 2023). [choice] A frame in which no face was tracked (success 0, confidence 0, a value that is no number,
-    or no row between rows) keeps its place in time, because CMOSE cuts time into equal chunks, and takes the values
-    of the frame before it, the first tracked one at the start: OpenFace writes zeros there, which would become a
-    chunk's minimum and variance. ClipError where a column is missing, nothing was tracked, or the file is damaged or
-    too long.
+    or no row between rows) keeps its place in time, because CMOSE cuts time into equal chunks, and is a row of NaN:
+    OpenFace writes zeros there, which would become a chunk's minimum and variance, and any other value would be invented.
+    That holds for a file in which nothing was tracked at all: that nobody was seen is what was measured, and what is made
+    of it is for those who read it. ClipError where a column is missing, there is no frame, or the file is damaged or too
+    long.
     """
     if path.stat().st_size > _MAX_BYTES:
         raise ClipError(f"{path.name}: {path.stat().st_size:,} bytes, over the limit of {_MAX_BYTES:,} of a clip; cut it")
@@ -51,21 +52,16 @@ def read_openface(path: Path, *, columns: Sequence[str] = OPENFACE_COLUMNS) -> n
             best[frame] = (confidence, values)
         if len(best) > _MAX_FRAMES:
             raise ClipError(f"{path.name}: more than {_MAX_FRAMES:,} frames; cut it into clips")
-    tracked = {frame: values for frame, (_, values) in best.items() if values}
-    if not tracked:
-        raise ClipError(f"{path.name}: OpenFace tracked no face in any of its {len(best)} frames; leave the clip out")
+    if not best:
+        raise ClipError(f"{path.name}: names its columns and has no frame; run OpenFace again, or leave the clip out")
     first, last = min(best), max(best)
     if last - first >= _MAX_FRAMES:
         raise ClipError(f"{path.name}: frames {first} to {last}, over the limit of {_MAX_FRAMES:,}; cut it into clips")
-    return _held_over_time(tracked, first, last)
-
-
-def _held_over_time(tracked: dict[int, list[float]], first: int, last: int) -> npt.NDArray[np.float32]:
-    """Frames first to last, each with its own values or those of the nearest tracked frame before it."""
-    frames_N = np.array(sorted(tracked))
-    values_ND = np.array([tracked[frame] for frame in frames_N.tolist()], dtype=np.float32)
-    nearest_T = np.searchsorted(frames_N, np.arange(first, last + 1), side="right") - 1
-    return values_ND[np.maximum(nearest_T, 0)]
+    values_TD = np.full((last - first + 1, len(columns)), np.nan, dtype=np.float32)
+    for frame, (_, values) in best.items():
+        if values:
+            values_TD[frame - first] = values
+    return values_TD
 
 
 def _tracked_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, float, list[float]]]:

@@ -15,7 +15,7 @@ from data_shards.decode_stream import StreamInfo
 from data_shards.extraction.contract import ClipMaterial, Extractor, ExtractorSettings, Reading
 from data_shards.extraction.sound import Sound
 
-__all__ = ["COLUMNS", "AcousticsExtractor", "AcousticsSettings", "VoiceTrack", "acoustics_of", "track_voice"]
+__all__ = ["COLUMNS", "Acoustics", "AcousticsSettings", "VoiceTrack", "acoustics_of", "track_voice"]
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -70,7 +70,7 @@ class VoiceTrack:
     step_s: float
 
 
-class AcousticsExtractor(Extractor):
+class Acoustics(Extractor):
     """Eight numbers a clip, float32 (8,), always finite: the columns and units of COLUMNS.
 
     A clip without a sound track lacks it; a silent or very short one has it, with a voiced share of 0.
@@ -98,10 +98,10 @@ class AcousticsExtractor(Extractor):
         }
 
     def read(self, clip: ClipMaterial, stream: StreamInfo | None) -> Reading:
-        return _Acoustics(clip, self.settings)
+        return _HeardClip(clip, self.settings)
 
 
-class _Acoustics(Reading):
+class _HeardClip(Reading):
     """One clip: its sound is read and measured at the end."""
 
     def __init__(self, clip: ClipMaterial, settings: AcousticsSettings) -> None:

@@ -20,7 +20,7 @@ from data_shards.errors import ConfigError
 from data_shards.extraction.contract import ClipMaterial, Extractor, ExtractorSettings, Reading
 from data_shards.extraction.hugging_face import load_encoder, load_tokenizer
 
-__all__ = ["SpeechExtractor", "SpeechSettings"]
+__all__ = ["Speech", "SpeechSettings"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -43,7 +43,7 @@ class SpeechSettings(ExtractorSettings):
     max_tokens: int = Field(default=_MAX_TOKENS, ge=8, le=_MAX_TOKENS)
 
 
-class SpeechExtractor(Extractor):
+class Speech(Extractor):
     """One vector a clip, float32 (D,), D = 768 for bert-base-uncased.
 
     A clip without a transcript lacks it, and so does one whose transcript says that nobody speaks.
@@ -79,7 +79,7 @@ class SpeechExtractor(Extractor):
         }
 
     def read(self, clip: ClipMaterial, stream: StreamInfo | None) -> Reading:
-        return _Speech(clip, self)
+        return _SaidInClip(clip, self)
 
     def embed(self, text: str) -> Floats | None:
         """The vector (D,) of a text; None where the tokeniser finds no token in it."""
@@ -118,10 +118,10 @@ def _portions(ids_PT: Any, mask_PT: Any) -> Iterator[tuple[Any, Any]]:
         yield ids_PT[at : at + _PIECES_AT_ONCE], mask_PT[at : at + _PIECES_AT_ONCE]
 
 
-class _Speech(Reading):
+class _SaidInClip(Reading):
     """One clip: its words are read and embedded at the end."""
 
-    def __init__(self, clip: ClipMaterial, extractor: SpeechExtractor) -> None:
+    def __init__(self, clip: ClipMaterial, extractor: Speech) -> None:
         self._clip = clip
         self._extractor = extractor
 

@@ -1,4 +1,4 @@
-"""Where the faces are in one picture, by MediaPipe's Face Landmarker. The only module that imports mediapipe.
+"""Where the faces are in one picture, by MediaPipe's Face Landmarker.
 
 Letters: H height in pixels, W width in pixels, C = 3 RGB channels.
 
@@ -7,61 +7,21 @@ picture's longer side or more, and never below 8 %, whatever its size in pixels 
 own). `zoom` therefore also looks at overlapping windows: zoom 2 halves the smallest face, zoom 4 quarters it.
 """
 
-import os
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from data_shards.errors import ConfigError
+from data_shards.face_landmarks import FaceBox, FaceLandmarker
 
-__all__ = ["FACE_MODEL_VARIABLE", "FaceBox", "FaceFinder", "FindFaces", "face_model_path"]
+__all__ = ["FaceBox", "FaceFinder", "FindFaces"]
 
-FACE_MODEL_VARIABLE = "RAPT_FACE_LANDMARKER"
 _SAME_FACE_OVERLAP = 0.3  # two windows see one face a few pixels apart; two people's faces hardly overlap
-
-
-@dataclass(frozen=True)
-class FaceBox:
-    """A face's bounding box in pixels of the picture it was found in; it may reach a little outside."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        """(x, y) in pixels."""
-        return self.x + self.width / 2, self.y + self.height / 2
-
 
 # Any detector: an upright RGB picture and the zoom (1 for the whole picture alone) to the faces in it, in no order.
 FindFaces = Callable[[npt.NDArray[np.uint8], int], list[FaceBox]]
-
-
-def face_model_path(option: str | Path | None) -> Path:
-    """The Face Landmarker's model file: `option`, else the environment's RAPT_FACE_LANDMARKER.
-
-    ConfigError where neither names one, or the file is not there. Rapt never fetches it by itself.
-    """
-    named = str(option or os.environ.get(FACE_MODEL_VARIABLE, ""))
-    if not named:
-        raise ConfigError(
-            f"no face model is named: pass --face-model or set {FACE_MODEL_VARIABLE} to MediaPipe's face_landmarker.task, "
-            "which Google offers at https://ai.google.dev/edge/mediapipe/solutions/vision/face_landmarker; "
-            "Rapt never fetches it by itself"
-        )
-    path = Path(named)
-    if not path.is_file():
-        raise ConfigError(f"{named}: no such face model file; name MediaPipe's face_landmarker.task (see --face-model)")
-    return path
 
 
 class FaceFinder:
@@ -71,20 +31,12 @@ class FaceFinder:
     """
 
     def __init__(self, model_path: Path, *, max_faces: int = 25) -> None:
-        from mediapipe.tasks.python import BaseOptions, vision
-
-        options = vision.FaceLandmarkerOptions(base_options=BaseOptions(model_asset_path=str(model_path)), num_faces=max_faces)
-        try:
-            with _silent_stderr():
-                self._landmarker: Any = vision.FaceLandmarker.create_from_options(options)
-                self.find(np.zeros((64, 64, 3), np.uint8))  # its threads have said what they had to say
-        except (RuntimeError, ValueError, OSError):
-            raise ConfigError(f"{model_path}: not a model of MediaPipe's Face Landmarker; fetch the .task file again") from None
+        self._landmarker = FaceLandmarker(model_path, max_faces=max_faces)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -98,37 +50,14 @@ class FaceFinder:
         """
         found: list[FaceBox] = []
         for left, top, width, height in _windows(frame_HWC.shape[1], frame_HWC.shape[0], zoom):
-            for face in self._find_in(frame_HWC[top : top + height, left : left + width]):
+            for seen in self._landmarker.find(frame_HWC[top : top + height, left : left + width]):
+                face = seen.box
                 found.append(FaceBox(face.x + left, face.y + top, face.width, face.height))
         distinct: list[FaceBox] = []
         for face in sorted(found, key=lambda face: -face.width * face.height):
             if all(_overlap(face, other) < _SAME_FACE_OVERLAP for other in distinct):
                 distinct.append(face)
         return distinct
-
-    def _find_in(self, window_HWC: npt.NDArray[np.uint8]) -> Iterator[FaceBox]:
-        import mediapipe
-
-        height, width = window_HWC.shape[:2]
-        image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(window_HWC))
-        for landmarks in self._landmarker.detect(image).face_landmarks:
-            xs, ys = [point.x * width for point in landmarks], [point.y * height for point in landmarks]
-            yield FaceBox(min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """MediaPipe writes its start to file descriptor 2 at length, with no switch; its failures come as exceptions."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def _windows(width: int, height: int, zoom: int) -> Iterator[tuple[int, int, int, int]]:

@@ -13,7 +13,7 @@ from data_shards.errors import ClipError
 from data_shards.extraction import ClipMaterial
 from data_shards.extraction.acoustics import (
     COLUMNS,
-    AcousticsExtractor,
+    Acoustics,
     AcousticsSettings,
     VoiceTrack,
     acoustics_of,
@@ -29,7 +29,7 @@ USUAL = AcousticsSettings()
 
 def acoustics(material: ClipMaterial) -> dict[str, float]:
     """The clip's numbers by their columns."""
-    (values,) = extract_features(material, {"acoustics": AcousticsExtractor(USUAL)}).features.values()
+    (values,) = extract_features(material, {"acoustics": Acoustics(USUAL)}).features.values()
     assert (values.dtype, values.shape) == (np.float32, (8,))
     return dict(zip(COLUMNS, values.tolist(), strict=True))
 
@@ -106,7 +106,7 @@ def test_a_silent_track_is_sound_and_no_track_is_none(real_data: Path) -> None:
     assert set(acoustics(ClipMaterial(name="silent", video=silent)).values()) == {0.0}
     assert read_sound(real_data / "videos" / "5100462069.avi") is None
     mute = ClipMaterial(name="mute", video=real_data / "videos" / "5100462069.avi")
-    found = extract_features(mute, {"acoustics": AcousticsExtractor(USUAL)})
+    found = extract_features(mute, {"acoustics": Acoustics(USUAL)})
     assert (found.features, found.lacking) == ({}, {"acoustics": "no sound track"})
 
 
@@ -284,7 +284,7 @@ def test_a_broken_transcript_is_the_reason_why_a_clip_lacks_acoustics(tmp_path: 
     path = write_sound(tmp_path / "a.mkv", tone(200, 1)[None])
     (tmp_path / "a.srt").write_text("1\n00:00:0x --> 00:01\nhello\n")
     clip = ClipMaterial(name="a", video=path, transcript=tmp_path / "a.srt")
-    found = extract_features(clip, {"acoustics": AcousticsExtractor(USUAL)})
+    found = extract_features(clip, {"acoustics": Acoustics(USUAL)})
     assert "a.srt: no cue can be read" in found.lacking["acoustics"]
 
 

@@ -13,7 +13,7 @@ from data_shards.errors import ConfigError
 from data_shards.extraction import ClipMaterial
 from data_shards.extraction.extract import Extracted, extract_features
 from data_shards.extraction.hugging_face import ENCODERS_VARIABLE
-from data_shards.extraction.speech import SpeechExtractor, SpeechSettings
+from data_shards.extraction.speech import Speech, SpeechSettings
 from tests.data_shards.tiny_bert import HIDDEN, MAX_TOKENS, NAME, save_tiny_bert
 
 GRID = "Set white in z three now"
@@ -45,8 +45,8 @@ def states(encoders: Path):  # type: ignore[no-untyped-def]
 
 
 @cache
-def tiny_bert(**settings: object) -> SpeechExtractor:
-    return SpeechExtractor(SpeechSettings(encoder=NAME, **settings))
+def tiny_bert(**settings: object) -> Speech:
+    return Speech(SpeechSettings(encoder=NAME, **settings))
 
 
 def speech(material: ClipMaterial, **settings: object) -> Extracted:
@@ -132,21 +132,21 @@ def test_without_words_a_clip_lacks_speech(name: str, content: str, text: str, r
 
 
 def test_what_made_the_vector_is_told(encoders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = SpeechExtractor(SpeechSettings(encoder=NAME)).about
+    usual = Speech(SpeechSettings(encoder=NAME)).about
     assert usual["values"] == HIDDEN
     save_tiny_bert(tmp_path, seed=1)
     monkeypatch.setenv(ENCODERS_VARIABLE, str(tmp_path))
-    other = SpeechExtractor(SpeechSettings(encoder=NAME)).about
+    other = Speech(SpeechSettings(encoder=NAME)).about
     assert {key for key in usual if usual[key] != other[key]} == {"weights_sha256"}
 
 
 def test_encoders_that_cannot_be_had_or_do_not_fit_are_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="not a name like OWNER/NAME"):
-        SpeechExtractor(SpeechSettings(encoder=str(tmp_path)))
+        Speech(SpeechSettings(encoder=str(tmp_path)))
     save_tiny_bert(tmp_path)
     monkeypatch.setenv(ENCODERS_VARIABLE, str(tmp_path))
     words = json.loads((tmp_path / NAME / "tokenizer.json").read_text())
     words["model"]["vocab"] |= {f"word{number}": 26 + number for number in range(9)}
     (tmp_path / NAME / "tokenizer.json").write_text(json.dumps(words))
     with pytest.raises(ConfigError, match=r"its tokeniser has 35 tokens, the model only 26; save the two that belong together"):
-        SpeechExtractor(SpeechSettings(encoder=NAME))
+        Speech(SpeechSettings(encoder=NAME))

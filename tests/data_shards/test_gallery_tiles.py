@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data_shards.errors import ConfigError
-from data_shards.gallery.faces import FaceFinder, face_model_path
+from data_shards.gallery.faces import FaceFinder
 from data_shards.gallery.layout import Box, find_rectangles, overlap
 from data_shards.gallery.tracking import Region, Tracker
 from tests.data_shards.meeting import GROUND, PEOPLE, SCENES, draw
@@ -52,17 +52,11 @@ def test_zoom_finds_faces_that_are_small_in_the_picture(real_data: Path, finder:
     assert Box(x=700, y=400, width=160, height=120).holds(*found.centre)
 
 
-def test_a_model_that_is_not_named_missing_or_none_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAPT_FACE_LANDMARKER", raising=False)
-    with pytest.raises(ConfigError, match=r"pass --face-model or set RAPT_FACE_LANDMARKER .* never fetches it"):
-        face_model_path(None)
-    with pytest.raises(ConfigError, match=r"none\.task: no such face model"):
-        face_model_path(str(tmp_path / "none.task"))
+def test_a_file_that_is_no_model_is_one_sentence(tmp_path: Path) -> None:
     model = tmp_path / "a.task"
     model.write_bytes(b"no model")
-    monkeypatch.setenv("RAPT_FACE_LANDMARKER", str(model))
     with pytest.raises(ConfigError, match="not a model of MediaPipe"):
-        FaceFinder(face_model_path(None))
+        FaceFinder(model)
 
 
 def test_mediapipe_is_imported_only_when_a_face_is_looked_for() -> None:

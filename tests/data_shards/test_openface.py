@@ -8,6 +8,7 @@ import pytest
 
 from data_shards.datasets.openface import ACTION_UNITS, GAZE, HEAD_POSE, OPENFACE_COLUMNS, read_openface
 from data_shards.errors import ClipError
+from data_shards.features import checked
 from tests.data_shards.layouts import openface_csv
 
 
@@ -80,12 +81,21 @@ def test_the_face_of_highest_confidence_counts(tmp_path: Path) -> None:
     "failed",
     [{"success": 0}, {"confidence": 0}, {"confidence": "nan"}, {"pose_Tx": "nan"}, {"pose_Tx": "-nan(ind)"}, {"pose_Tx": "inf"}],
 )
-def test_a_frame_that_was_not_tracked_keeps_its_place(tmp_path: Path, failed: dict[str, float | str]) -> None:
-    rows: list[dict[str, float | str]] = [{"frame": frame, "pose_Tx": frame} for frame in (1, 2, 3, 4, 8)]
+def test_a_frame_that_was_not_tracked_keeps_its_place_and_is_marked(tmp_path: Path, failed: dict[str, float | str]) -> None:
+    rows: list[dict[str, float | str]] = [{"frame": frame, "pose_Tx": frame, "pose_Ty": 7} for frame in (1, 2, 3, 4, 8)]
     for number in (0, 2):
         rows[number] |= failed
-    values_T = read_openface(written(tmp_path, openface_csv(rows)), columns=("pose_Tx",))[:, 0]
-    assert values_T.tolist() == [2, 2, 2, 4, 4, 4, 4, 8]  # frames 1 to 8; 5, 6 and 7 have no row at all
+    values_T2 = read_openface(written(tmp_path, openface_csv(rows)), columns=("pose_Tx", "pose_Ty"))
+    nan = np.nan
+    np.testing.assert_array_equal(values_T2[:, 0], [nan, 2, nan, 4, nan, nan, nan, 8])  # 5, 6 and 7 have no row at all
+    np.testing.assert_array_equal(values_T2[:, 1], [nan, 7, nan, 7, nan, nan, nan, 7])  # never half of a row
+
+
+def test_a_file_in_which_nobody_was_tracked_says_so_row_by_row(tmp_path: Path) -> None:
+    values_TD = read_openface(written(tmp_path, openface_csv([{"frame": 1, "success": 0}, {"frame": 3, "success": 0}])))
+    assert values_TD.shape == (3, 49)
+    assert np.isnan(values_TD).all()
+    assert np.isnan(checked(values_TD, "a clip")).all()  # such an array may be stored
 
 
 def test_a_file_without_confidence_and_success(tmp_path: Path) -> None:
@@ -106,8 +116,7 @@ WHOLE = openface_csv([{"frame": 1}, {"frame": 2}])
     ("content", "sentence"),
     [
         ("", "lacks the columns AU01_c, .* and 38 more; run OpenFace"),
-        (WHOLE.splitlines()[0], "tracked no face in any of its 0 frames"),
-        (openface_csv([{"frame": 1, "success": 0}]), "tracked no face in any of its 1 frames"),
+        (WHOLE.splitlines()[0], "names its columns and has no frame"),
         (WHOLE[:-20], r"line 3: \d+ of 54 columns, so the file is cut short"),
         (WHOLE.replace("\n1,", "\none,"), "line 2: frame is 'one', not a number"),
         (WHOLE.replace("\n1,", "\n1.5,"), "line 2: frame is '1.5', not a whole number"),
