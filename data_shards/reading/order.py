@@ -93,7 +93,7 @@ class DrawStream:
         A class with fewer samples than its share comes round again. Drawn apart from the stream, and independent of batches
         and workers. With `windowed` the samples come in that sampler's order, so that a shard is still fetched once.
         """
-        seed = seed_of(self.seed, _STREAM_FIRST)
+        seed = seed_of(self.seed, _STREAM_FIRST) >> 1  # a run's seed has 63 bits
         by_shard = self.sampler == "windowed"
         order_N = replace(self, seed=seed, sampler="windowed" if by_shard else "shuffled", _epochs={})._epoch(0)
         levels_N = self.labels_N[order_N]

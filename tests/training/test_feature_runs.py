@@ -2,19 +2,15 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from cluster.home import mlflow_uri
 from cluster.job import TrainingJob
 from cluster.launch import run_local
-from data_shards.building.build import build_shards
 from data_shards.building.verify import verify_shards
 from data_shards.errors import ConfigError, ModelError
-from data_shards.listing import ENGAGEMENT_LEVELS, NO_LEVEL, ListedClip, Listing
 from data_shards.manifest import Manifest
-from data_shards.preprocess import PreprocessConfig
 from data_shards.reading.loader import ClipInputs
 from serving.predictor import Predictor
 from tests.training.test_loop import ddp_events, losses, run_events
@@ -25,27 +21,6 @@ from training.recipes import recipe
 from training.registry import RegisteredModel, resolve
 
 Shards = tuple[Path, Manifest]
-
-
-def clip(number: int, split: str, rng: np.random.Generator) -> ListedClip:
-    """Noise of OpenFace's scales; the level is in the trend over time of one column in sixty."""
-    level = number % 4
-    values = rng.normal(size=(15, 60)) * np.logspace(0, 6, 60)
-    values[:, 3] = np.linspace(0, (level - 1.5) * 4, 15) + rng.normal(size=15) * 0.2
-    labels = {"engagement": NO_LEVEL if number % 13 == 5 else level}
-    name = f"{split}-{number}"
-    features = {"openface_15": values.astype(np.float32)}
-    return ListedClip(clip_id=name, subject=name, split=split, labels=labels, features=features)
-
-
-@pytest.fixture(scope="module")
-def feature_shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
-    rng = np.random.default_rng(0)
-    counts = {"train": 96, "validation": 32, "test": 32}
-    clips = tuple(clip(number, split, rng) for split, count in counts.items() for number in range(count))
-    listing = Listing(dataset="made up", label_names={"engagement": ENGAGEMENT_LEVELS}, clips=clips)
-    folder = tmp_path_factory.mktemp("features")
-    return folder, build_shards(listing, folder, preprocess=PreprocessConfig(), num_workers=2)
 
 
 @pytest.fixture(scope="module")

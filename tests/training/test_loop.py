@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -102,13 +103,18 @@ def _worker(rank: int, world_size: int, port: int, run_json: str, data: str, fol
 
 
 def ddp_events(
-    run: RunConfig, shards: tuple[Path | str, Manifest], folder: Path, world_size: int, cache: Path | None = None
+    run: RunConfig,
+    shards: tuple[Path | str, Manifest],
+    folder: Path,
+    world_size: int,
+    cache: Path | None = None,
+    worker: Callable[..., None] = _worker,
 ) -> list[Event]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     arguments = (world_size, port, run.model_dump_json(), str(shards[0]), str(folder), cache)
-    torch.multiprocessing.spawn(_worker, arguments, nprocs=world_size)
+    torch.multiprocessing.spawn(worker, arguments, nprocs=world_size)
     return [parse_event(line) for line in (folder / "events.jsonl").read_bytes().splitlines()]
 
 
