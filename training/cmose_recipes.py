@@ -1,7 +1,7 @@
 """The recipes of CMOSE's system (Wu et al. 2023): the visual part, then the audio part on top of it."""
 
 from training.config import DataConfig, LoopConfig, OptimiserConfig, RunConfig
-from training.losses.cross_entropy import CrossEntropySettings
+from training.losses.mocorank import MocoRankSettings as MocoRankLossSettings
 from training.models.mocorank import ACOUSTICS, SPEECH, MocoRankSettings
 
 __all__ = ["cmose_audio", "cmose_short_audio", "cmose_short_visual", "cmose_visual"]
@@ -18,7 +18,7 @@ def cmose_visual() -> RunConfig:
         recipe="cmose_visual",
         data=DataConfig(),
         model=MocoRankSettings(),
-        loss=CrossEntropySettings(),
+        loss=MocoRankLossSettings(center=0.2),
         optimiser=OptimiserConfig(name="adamw", lr=5e-4, lr_final=5e-7, schedule="cosine", weight_decay=1e-3),
         loop=LoopConfig(epochs=1200, global_batch=256, eval_batch=256),
     )

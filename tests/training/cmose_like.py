@@ -18,6 +18,7 @@ TINY_CMOSE = (
     "model.min_rows=16",
     "model.hidden=8",
     "model.levels=1",
+    "loss.pool=32",
     "loop.epochs=2",
     "loop.global_batch=8",
 )

@@ -122,5 +122,6 @@ def test_cmose_is_as_published() -> None:
     assert (run.optimiser.name, run.optimiser.weight_decay, run.optimiser.schedule) == ("adamw", 1e-3, "cosine")
     assert (run.optimiser.lr, run.optimiser.lr_final) == (5e-4, 5e-7)
     assert (run.loop.epochs, run.loop.global_batch) == (1200, 256)
+    assert (run.loss.name, run.loss.model_dump()["center"], run.loss.model_dump()["pool"]) == ("mocorank", 0.2, 2048)
     audio = recipe("cmose_audio")
     assert (audio.freeze, audio.data.only_with) == (("visual",), ("speech", "acoustics"))
