@@ -1,5 +1,6 @@
 """The model card written into every bundle: what the model is, what it was measured on, and what it is not."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_shards.sample import FRAMES
@@ -76,8 +77,9 @@ def _start(record: "BundleRecord") -> str:
     run = record.run
     if not run.starts_from:
         return ""
+    start = "/".join(Path(run.starts_from).parts[-3:])  # RUN/STAGE/bundle: where that lay is nobody else's concern
     frozen = f"; unchanged since: {', '.join(run.freeze)}" if run.freeze else ""
-    return f"| starts from | the weights of `{run.starts_from}`{frozen} |\n"
+    return f"| starts from | the weights of `{start}`{frozen} |\n"
 
 
 def _table(record: "BundleRecord", evaluation: Evaluation | None) -> str:
