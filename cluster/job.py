@@ -1,7 +1,7 @@
 """A training job: what a worker does from its rank to the registered model, the same in-process and under Ray Train."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,18 @@ class JobResult:
     mlflow_run_id: str
 
 
-def save_job(job: TrainingJob) -> None:
-    """Check that the data are the run's, and write run.json where the run is new, before any worker starts."""
+def save_job(job: TrainingJob) -> TrainingJob:
+    """Check that the data are the run's, and write run.json where the run is new, before any worker starts.
+
+    Returns the job, its run fitted to the data.
+    """
     manifest = read_manifest(job.data)
     if job.run.data.label not in manifest.label_names:
         known = ", ".join(manifest.label_names)
         raise ConfigError(f"{job.data}: holds no label '{job.run.data.label}' (it has: {known}); set data.label to one")
-    write_run_json(job, {"run": job.run.model_dump(mode="json")}, digest=manifest.digest)
+    fitted = replace(job, run=job.run.fitted_to(manifest.features))
+    write_run_json(fitted, {"run": fitted.run.model_dump(mode="json")}, digest=manifest.digest)
+    return fitted
 
 
 def write_run_json(job: TrainingJob, configured: dict[str, Any], *, digest: str) -> None:

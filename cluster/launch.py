@@ -24,7 +24,7 @@ def run_local(job: TrainingJob, listener: Listener, *, stop_after_step: int | No
     """Train in this process, on a GPU where there is one. None where stop_after_step ended the run early."""
     import torch
 
-    save_job(job)
+    job = save_job(job)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return run_worker(job, world=World(), device=device, listeners=(listener,), stop_after_step=stop_after_step)
 
@@ -93,7 +93,7 @@ def disconnect_ray() -> None:
 def run_on_ray(job: TrainingJob, listener: Listener, *, address: str | None = None) -> JobResult:
     """Train with `job.workers` Ray Train workers, DDP over gloo on CPUs and NCCL on GPUs."""
     job.run.loop.microbatch_for(job.workers)  # refuse a batch that cannot be shared before anything starts
-    save_job(job)
+    job = save_job(job)
     connect_ray(address, num_cpus=max(os.cpu_count() or 1, job.workers + 1))
     _check_resources(job)
     from ray.train import RunConfig, ScalingConfig

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from data_shards.atomic import whole_file
 from data_shards.errors import ConfigError
+from data_shards.storage.store import file_sha256
 
-__all__ = ["FACE_MODEL_SHA256", "FACE_MODEL_URL", "FACE_MODEL_VARIABLE", "face_model_path", "fetch_face_model", "file_sha256"]
+__all__ = ["FACE_MODEL_SHA256", "FACE_MODEL_URL", "FACE_MODEL_VARIABLE", "face_model_path", "fetch_face_model"]
 
 FACE_MODEL_VARIABLE = "RAPT_FACE_LANDMARKER"
 FACE_MODEL_URL = "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
@@ -63,9 +64,3 @@ def fetch_face_model(path: Path, *, url: str = FACE_MODEL_URL, sha256: str = FAC
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"the face model cannot be fetched from {url} to {path} ({reason}); {instead}") from None
-
-
-def file_sha256(path: Path) -> str:
-    """A file's sha256 in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,7 +17,7 @@ def cmose_visual() -> RunConfig:
     return RunConfig(
         recipe="cmose_visual",
         data=DataConfig(),
-        model=MocoRankSettings(),
+        model=MocoRankSettings(openface_width=0, i3d_width=0),
         loss=MocoRankLossSettings(center=0.2),
         optimiser=OptimiserConfig(name="adamw", lr=5e-4, lr_final=5e-7, schedule="cosine", weight_decay=1e-3),
         loop=LoopConfig(epochs=1200, global_batch=256, eval_batch=256),
@@ -38,7 +38,7 @@ def cmose_short_visual() -> RunConfig:
     return base.model_copy(
         update={
             "recipe": "cmose_short_visual",
-            "model": MocoRankSettings(hidden=32),
+            "model": base.model.model_copy(update={"hidden": 32}),
             "optimiser": base.optimiser.model_copy(update={"lr": 2e-3, "lr_final": 1e-5}),
             "loop": LoopConfig(epochs=20, global_batch=32, eval_batch=64),
         }

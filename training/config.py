@@ -1,8 +1,8 @@
 """RunConfig: everything a run follows from, whole and frozen. Recipes return one; `--set` derives another from it."""
 
 import json
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
@@ -130,6 +130,10 @@ class RunConfig(Stored):
     loop: LoopConfig
     starts_from: str = ""
     freeze: tuple[str, ...] = ()
+
+    def fitted_to(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
+        """The same run, with what its model leaves to the data (feature to shape) filled in."""
+        return self.model_copy(update={"model": MODELS[self.model.name].fitted(self.model, shapes)})
 
     @property
     def target(self) -> Target:

@@ -119,8 +119,9 @@ class _Setup:
         device: torch.device,
         cache: CacheSettings | None,
     ) -> None:
-        self.run, self.run_folder, self.world, self.device = run, run_folder, world, device
+        self.run_folder, self.world, self.device = run_folder, world, device
         self.data = RunData(run, data, world, device, cache)
+        self.run = run = self.data.run
         self.epoch_length = self.data.stream.epoch_length
         self.total_steps = math.ceil(run.loop.epochs * self.epoch_length / run.loop.global_batch)
         torch.manual_seed(run.seed)  # the first weights: the same on every worker

@@ -23,14 +23,16 @@ __all__ = ["RunData"]
 class RunData:
     """The shards at `uri` as `run` looks at them: opened once, closed at the end.
 
-    levels: how often each level is in the training splits, and its place on the engagement scale.
+    run: fitted to the data. levels: how often each level is in the training splits, and its place on the engagement scale.
     """
 
     def __init__(self, run: RunConfig, uri: str | Path, world: World, device: torch.device, cache: CacheSettings | None) -> None:
         self.uri = uri
         self.manifest = read_manifest(uri)
-        self._run, self._world, self._device, self._cache = run, world, device, cache
+        self.run = run.fitted_to(self.manifest.features)
+        self._world, self._device, self._cache = world, device, cache
         self._held_out: dict[str, ShardSet] = {}
+        run = self.run
         self.train = self._open(run.training_target, *run.data.train_splits)
         self.train.check_cache(run.data.window_shards if run.data.sampler == "windowed" else None)
         self.level_names, labels_N, scores_K = self.train.view
@@ -54,7 +56,7 @@ class RunData:
             rank=self._world.rank,
             world_size=self._world.size,
             start=start,
-            num_threads=self._run.data.num_threads,
+            num_threads=self.run.data.num_threads,
             pin=self._device.type == "cuda",
         )
 
@@ -64,7 +66,7 @@ class RunData:
         They are cut into microbatches and among workers as in training, and the first come again at the end until all
         are of one size. [choice] they are not augmented.
         """
-        batch, size, rank = self._run.loop.eval_batch, self._world.size, self._world.rank
+        batch, size, rank = self.run.loop.eval_batch, self._world.size, self._world.rank
         numbers = np.resize(self.stream.equal_shares(count), -(-count // (batch * size)) * batch * size)
         mine = numbers.reshape(-1, size, batch)[:, rank].reshape(-1).tolist()
         for part in read_numbered(
@@ -73,7 +75,7 @@ class RunData:
             inputs=model.inputs,
             optional=model.optional,
             batch=batch,
-            num_threads=self._run.data.num_threads,
+            num_threads=self.run.data.num_threads,
             pin=self._device.type == "cuda",
         ):
             yield part.inputs.to(self._device), part.labels_B.to(self._device)
@@ -83,7 +85,7 @@ class RunData:
         if split is None or split not in self.manifest.splits:
             return None
         if split not in self._held_out:
-            self._held_out[split] = self._open(self._run.target, split)
+            self._held_out[split] = self._open(self.run.target, split)
         return self._held_out[split]
 
     def with_optional(self, model: EngagementModel) -> dict[str, dict[str, int]]:

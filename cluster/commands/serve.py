@@ -50,7 +50,7 @@ def serve(model: str, host: str, port: int, address: str | None, allow_emotion: 
 @click.command()
 @click.argument("model")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--transcript", type=click.Path(path_type=Path), help="What is said in FILE; else a .vtt, .srt or .json beside it.")
+@click.option("--transcript", type=click.Path(path_type=Path), help="What is said in FILE; else a .vtt or .srt beside it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file.")
 @emotion_option
 def score(model: str, files: tuple[Path, ...], transcript: Path | None, as_json: bool, allow_emotion: bool) -> None:
@@ -93,4 +93,4 @@ def score(model: str, files: tuple[Path, ...], transcript: Path | None, as_json:
 
 def beside(path: Path) -> Path | None:
     """The transcript that lies beside a clip under its name."""
-    return next((file for suffix in (".vtt", ".srt", ".json") if (file := path.with_suffix(suffix)).is_file()), None)
+    return next((file for suffix in (".vtt", ".srt") if (file := path.with_suffix(suffix)).is_file()), None)

@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from data_shards.building.shard_work import ShardWork
 from data_shards.building.shard_writer import write_tar
 from data_shards.decode import DecodeLimits
 from data_shards.errors import ClipError, ShardError
 from data_shards.extraction import EXTRACTORS, Extractor, ExtractorSettings
 from data_shards.extraction.extract import Extracted, extract_features, material_of
+from data_shards.extraction.openface import face_present
 from data_shards.extraction.recorded import described
 from data_shards.listing import Extractors, ListedClip
 from data_shards.manifest import IndexedSample, Lacking, ShardIndex, index_name
@@ -43,7 +46,7 @@ class AddFeatures(ShardWork):
                 sample = _sample(tar, indexed)
                 found = self._extracted(sample, clips.get(indexed.clip_id), extractors, on_clip)
                 kept = {name: values for name, values in sample.features.items() if name not in extractors}
-                samples.append((indexed.key, replace(sample, features={**kept, **found.features})))
+                samples.append((indexed.key, _with_faces(replace(sample, features={**kept, **found.features}))))
                 lacking += [
                     Lacking(clip_id=indexed.clip_id, feature=name, reason=why) for name, why in sorted(found.lacking.items())
                 ]
@@ -114,6 +117,16 @@ def _sample(tar: Path, indexed: IndexedSample) -> Sample:
             file.seek(offset)
             members[extension] = file.read(size)
     return Sample.from_members(members, origin=f"{tar.name}: {indexed.key}")
+
+
+def _with_faces(sample: Sample) -> Sample:
+    """The sample, saying in which of its frames a face is, where rows of `openface` tell it of the whole clip."""
+    rows_TD = sample.features.get("openface")
+    if rows_TD is None or not sample.has_frames or sample.meta.duration_s is None:
+        return sample
+    row_times_T = (np.arange(len(rows_TD)) + 0.5) * sample.meta.duration_s / len(rows_TD)
+    present = face_present(rows_TD, row_times_T.tolist(), sample.meta.frame_times_s)
+    return replace(sample, meta=sample.meta.model_copy(update={"face_present": present}))
 
 
 def _next_name(shard: str) -> str:

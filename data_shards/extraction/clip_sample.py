@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_shards.decode import DecodeLimits
-from data_shards.errors import ClipError
 from data_shards.extraction.contract import ClipMaterial, Extractor
 from data_shards.extraction.extract import extract_features
 from data_shards.extraction.recorded import extractor_of
@@ -44,9 +43,9 @@ def clip_sample(
         return ClipSample(sample, {})
     material = ClipMaterial(name=path.name, video=path, transcript=transcript)
     found = extract_features(material, load_extractors(recipe), limits)
-    if found.video is None:
-        raise ClipError(next(iter(found.lacking.values())))
-    meta = sample.meta.model_copy(update={"duration_s": found.video.duration_s})
+    meta = sample.meta
+    if meta.duration_s is None:
+        meta = meta.model_copy(update={"duration_s": found.video.duration_s if found.video else None})
     return ClipSample(replace(sample, meta=meta, features=found.features), found.lacking)
 
 

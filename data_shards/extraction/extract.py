@@ -18,7 +18,8 @@ __all__ = ["Extracted", "extract_features", "material_of"]
 
 @dataclass(frozen=True)
 class Extracted:
-    """features: name to float32 array; lacking: name to why the clip has none; video: what is known of its pictures."""
+    """features: name to float32 array; lacking: name to why the clip has none; video: what is known of its
+    pictures, None where no extractor looked at any."""
 
     features: dict[str, Floats] = field(default_factory=dict)
     lacking: dict[str, str] = field(default_factory=dict)
@@ -48,7 +49,8 @@ def _one_thread() -> Iterator[None]:
 
 
 def _extracted(clip: ClipMaterial, extractors: Mapping[str, Extractor], limits: DecodeLimits | None) -> Extracted:
-    stream, no_pictures = _opened(clip, limits)
+    looked_at = any(extractor.fps is not None for extractor in extractors.values())
+    stream, no_pictures = _opened(clip, limits) if looked_at else (None, "")
     found = Extracted(video=stream.info if stream else None)
     readings: dict[str, Reading] = {}
     for name, extractor in extractors.items():

@@ -20,8 +20,9 @@ from data_shards.extraction.face_columns import FACE_COLUMNS, face_row
 from data_shards.extraction.face_track import FaceTrack
 from data_shards.extraction.openface_program import openface_program, run_openface
 from data_shards.face_landmarks import mediapipe_version
-from data_shards.face_model import face_model_path, file_sha256
+from data_shards.face_model import face_model_path
 from data_shards.gallery.faces import FaceFinder
+from data_shards.storage.store import file_sha256
 
 __all__ = ["OpenFace", "OpenFaceSettings", "face_present"]
 
@@ -59,7 +60,6 @@ class OpenFace(Extractor):
 
     def __init__(self, settings: OpenFaceSettings) -> None:
         super().__init__(settings)
-        self._settings = settings
         self._finder: FaceFinder | None = None
         self._track: FaceTrack | None = None
         if settings.source == "mediapipe":
@@ -77,15 +77,15 @@ class OpenFace(Extractor):
     @property
     def about(self) -> dict[str, JsonValue]:
         """Source, columns and units; what made the values, by version or sha256."""
-        about: dict[str, JsonValue] = {"source": self._settings.source}
-        if self._settings.source == "mediapipe":
+        about: dict[str, JsonValue] = {"source": self.settings.source}
+        if self.settings.source == "mediapipe":
             return about | {
                 "columns": list(FACE_COLUMNS),
                 "units": {name: unit for name, unit in _UNITS.items() if name != "AU_c"},
                 "mediapipe": mediapipe_version(),
                 "model_sha256": file_sha256(self._model_path),
             }
-        if self._settings.source == "binary":
+        if self.settings.source == "binary":
             about["program_sha256"] = file_sha256(self._program)
         return about | {"columns": list(OPENFACE_COLUMNS), "units": _UNITS}
 
@@ -95,9 +95,9 @@ class OpenFace(Extractor):
             if stream is None:
                 return _Lacking("no video")
             self._free_track()
-            self._track = FaceTrack(self._model_path, self._finder.find, zoom=self._settings.zoom)
+            self._track = FaceTrack(self._model_path, self._finder.find, zoom=self.settings.zoom)
             return _Watched(self._track, stream)
-        if self._settings.source == "csv":
+        if self.settings.source == "csv":
             return _Written(clip.openface_csv) if clip.openface_csv else _Lacking("no OpenFace CSV")
         if clip.video is None:
             return _Lacking("no video")

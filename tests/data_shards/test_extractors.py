@@ -10,11 +10,16 @@ import pytest
 from data_shards.datasets import DATASETS
 from data_shards.extraction import EXTRACTORS, ClipMaterial, ExtractorSettings
 from data_shards.extraction.acoustics import AcousticsSettings
+from data_shards.extraction.encoder import VideoEncoderSettings
 from data_shards.extraction.extract import extract_features, material_of
 from data_shards.extraction.hugging_face import ENCODERS_VARIABLE
+from data_shards.extraction.i3d import I3dSettings
+from data_shards.extraction.openface import OpenFaceSettings
 from data_shards.extraction.speech import SpeechSettings
+from data_shards.face_model import FACE_MODEL_VARIABLE
 from data_shards.storage.source import Source
 from tests.data_shards import tiny_bert
+from tests.weights import save_encoders
 
 
 def _speech(encoders: Path) -> ExtractorSettings:
@@ -24,6 +29,9 @@ def _speech(encoders: Path) -> ExtractorSettings:
 
 # an extractor's name to its settings here; what it loads is put into the folder that RAPT_ENCODERS names
 PREPARED: dict[str, Callable[[Path], ExtractorSettings]] = {
+    "openface": lambda encoders: OpenFaceSettings(fps=2.0),
+    "i3d": lambda encoders: I3dSettings(random_init=True, clip_frames=16, short_side_px=32, crop_px=32),
+    "videomae": lambda encoders: save_encoders(encoders) and VideoEncoderSettings(),
     "acoustics": lambda encoders: AcousticsSettings(),
     "speech": _speech,
 }
@@ -35,7 +43,10 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=PREPARED)
-def prepared(request: pytest.FixtureRequest, encoders: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ExtractorSettings]:
+def prepared(
+    request: pytest.FixtureRequest, encoders: Path, real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, ExtractorSettings]:
+    monkeypatch.setenv(FACE_MODEL_VARIABLE, str(real_data / "models" / "face_landmarker.task"))
     monkeypatch.setenv(ENCODERS_VARIABLE, str(encoders))
     return request.param, PREPARED[request.param](encoders)
 

@@ -3,7 +3,7 @@
 Letters: B clips, K levels, E embedding width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor, nn
@@ -42,6 +42,11 @@ class EngagementModel(nn.Module):
     def optional_of(settings: Any) -> tuple[str, ...]:
         """What it reads beside that where a sample has it."""
         return ()
+
+    @staticmethod
+    def fitted(settings: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+        """The settings, widths that they leave to the data filled in from its features' shapes."""
+        return settings
 
     def __init__(self, settings: Settings, num_levels: int) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ Letters: B clips, R rows (frames), D features a row, T chunks, F statistics a ch
 E embedding width, K levels.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -31,8 +32,8 @@ _MLP1_SALT = 1001  # of its dropout; the temporal part's layers have small numbe
 
 
 class MocoRankSettings(Settings):
-    """openface, i3d: the features' names in the shards, or "none"; widths: their columns. chunks 0: the feature is a
-    sequence of statistics already. min_rows: shorter clips are repeated, 0 for never.
+    """openface, i3d: the features' names in the shards, or "none"; widths: their columns, 0 for as many as the data have.
+    chunks 0: the feature is a sequence of statistics already. min_rows: shorter clips are repeated, 0 for never.
 
     fusion, the rows of Table 3: "both" as published; "attention" uses I3D for the attention of eq. 1 alone, "concat" for
     eq. 3 alone, with the mean over time in place of attention; "openface" is without I3D, and "i3d" (Table 4) without
@@ -44,11 +45,11 @@ class MocoRankSettings(Settings):
 
     name: Literal["mocorank"] = "mocorank"
     openface: str = "openface"
-    openface_width: int = Field(default=49, ge=1, le=65536)
+    openface_width: int = Field(default=49, ge=0, le=65536)
     chunks: int = Field(default=16, ge=0, le=4096)
     min_rows: int = Field(default=251, ge=0, le=100_000)
     i3d: str = "i3d"
-    i3d_width: int = Field(default=1024, ge=1, le=65536)
+    i3d_width: int = Field(default=1024, ge=0, le=65536)
     fusion: Literal["both", "attention", "concat", "openface", "i3d"] = "both"
     speech: bool = False
     temporal: Literal["tcn", "bilstm", "transformer"] = "tcn"
@@ -88,6 +89,16 @@ class MocoRank(EngagementModel):
     @staticmethod
     def optional_of(settings: MocoRankSettings) -> tuple[str, ...]:
         return (SPEECH, ACOUSTICS) if settings.speech else ()
+
+    @staticmethod
+    def fitted(settings: MocoRankSettings, shapes: Mapping[str, tuple[int, ...]]) -> MocoRankSettings:
+        open_widths = {"openface_width": settings.openface, "i3d_width": settings.i3d}
+        found = {
+            width: shapes[feature][-1]
+            for width, feature in open_widths.items()
+            if getattr(settings, width) == 0 and shapes.get(feature)
+        }
+        return settings.model_copy(update=found)
 
     def __init__(self, settings: MocoRankSettings, num_levels: int) -> None:
         super().__init__(settings, num_levels)
