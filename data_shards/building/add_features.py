@@ -115,7 +115,7 @@ def _finish(store: Store, before: Manifest, indexes: list[ShardIndex]) -> tuple[
     manifest = before.model_copy(
         update={
             "features": feature_shapes(indexes),
-            "extractors": makers,
+            "extractors": dict(sorted(makers.items())),
             "shards": shard_entries(before.label_names, indexes),
         }
     )

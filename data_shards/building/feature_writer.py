@@ -47,11 +47,11 @@ class AddFeatures(ShardWork):
                 found = self._extracted(sample, clips.get(indexed.clip_id), extractors, on_clip)
                 kept = {name: values for name, values in sample.features.items() if name not in extractors}
                 samples.append((indexed.key, _with_faces(replace(sample, features={**kept, **found.features}))))
-                lacking += [
-                    Lacking(clip_id=indexed.clip_id, feature=name, reason=why) for name, why in sorted(found.lacking.items())
-                ]
+                lacking += [Lacking(clip_id=indexed.clip_id, feature=name, reason=why) for name, why in found.lacking.items()]
         makers = {name: described(name, extractor) for name, extractor in extractors.items()}
-        return _replace(store, index, samples, {**index.extractors, **makers}, tuple(lacking))
+        # by name, so that the order in which features were added leaves no trace
+        by_name = dict(sorted({**index.extractors, **makers}.items()))
+        return _replace(store, index, samples, by_name, tuple(sorted(lacking, key=lambda entry: (entry.clip_id, entry.feature))))
 
     def _extracted(
         self,
