@@ -102,6 +102,9 @@ class MocoRank(EngagementModel):
 
     def __init__(self, settings: MocoRankSettings, num_levels: int) -> None:
         super().__init__(settings, num_levels)
+        for name, width in ((settings.openface, settings.openface_width), (settings.i3d, settings.i3d_width)):
+            if name != _NONE and width == 0:
+                raise ConfigError(f"the data have no '{name}' from which its width could be taken; set it, e.g. model.i3d_width")
         self.visual = VisualPart(settings, num_levels)
         self.audio = AudioPart(self.visual.width, settings, num_levels) if settings.speech else None
 
