@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cluster.commands.demo import demo
+from cluster.commands.reproduce import reproduce
 from cluster.commands.serve import score, serve
 from cluster.commands.shards import shards
 from cluster.commands.train import evaluate, promote, train
@@ -35,7 +36,7 @@ def rapt() -> None:
     """
 
 
-for command in (demo, shards, train, evaluate, promote, serve, score):
+for command in (demo, shards, train, evaluate, promote, reproduce, serve, score):
     rapt.add_command(command)
 
 

@@ -9,8 +9,10 @@ from rich.table import Table
 
 from training.events import CheckpointSaved, EpochDone, Event, RunFinished, RunStarted, StepDone
 from training.metrics import Evaluation
+from training.reproduction.table import HEADINGS, cells_of
+from training.reproduction.table import Table as ReproducedTable
 
-__all__ = ["TrainingDisplay", "clip_progress", "console", "counted", "evaluation_table", "progress_console"]
+__all__ = ["TrainingDisplay", "clip_progress", "console", "counted", "evaluation_table", "progress_console", "reproduced_table"]
 
 console = Console(highlight=False, markup=False, soft_wrap=True)
 progress_console = Console(
@@ -135,4 +137,14 @@ def evaluation_table(evaluation: Evaluation, *, title: str) -> Table:
         base_recall = base.per_class_recall[level]
         if recall is not None and base_recall is not None:
             table.add_row(f"recall of level {level}", f"{recall:.3f}", f"{base_recall:.3f}", "")
+    return table
+
+
+def reproduced_table(made: ReproducedTable) -> Table:
+    """A paper's table made again: our figures with both intervals beside the published ones."""
+    table = Table(title=f"{made.table}, mean squared error")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="left" if heading in (HEADINGS[0], HEADINGS[-1]) else "right")
+    for row in made.rows:
+        table.add_row(*cells_of(row))
     return table

@@ -19,6 +19,8 @@ IMPORTERS = {
     "botocore": {"data_shards/storage/object_client.py"},
     "webdataset": {"data_shards/building/shard_writer.py"},
     "mlflow": {"training/tracking.py", "training/registry.py"},
+    "sklearn": {"training/reproduction/regressors.py"},
+    "threadpoolctl": {"training/reproduction/regressors.py"},
     "imagehash": {"data_shards/audit/frame_hash.py"},
     "jinja2": {"data_shards/browse/page.py"},
     "parselmouth": {"data_shards/extraction/acoustics.py"},
@@ -51,7 +53,7 @@ def test_a_system_is_imported_where_it_belongs(system: str) -> None:
 
 ABSENT_ON_A_BARE_GPU_MACHINE = (
     "ray", "mlflow", "decord", "av", "webdataset", "boto3", "mediapipe", "cv2", "deepspeed", "transformers", "kornia",
-    "imagehash", "fastapi", "parselmouth", "click", "rich", "matplotlib",
+    "imagehash", "fastapi", "parselmouth", "sklearn", "threadpoolctl", "click", "rich", "matplotlib",
 )  # fmt: skip
 
 
@@ -68,8 +70,10 @@ from training.config import with_settings
 from training.loop import train
 from training.recipes import recipe
 import data_shards.building.verify
+import training.reproduction.tables
 run = with_settings(recipe("demo"), {TINY_SETTINGS})
 print(train(run, {str(simulated_shards[0])!r}, Path({str(tmp_path)!r}), run_id="bare", stop_after_step=2))
+assert not {{"sklearn", "scipy"}} & set(sys.modules)  # torch asks whether they are there, so they cannot be taken away
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr

@@ -16,8 +16,9 @@ from data_shards.errors import ModelError
 from training.config import RunConfig
 from training.events import CheckpointSaved, EpochDone, Event, RunFinished, StepDone
 from training.metrics import Evaluation
+from training.reproduction.table import Table
 
-__all__ = ["MlflowTracker", "ParentRun", "mlflow_client"]
+__all__ = ["MlflowTracker", "ParentRun", "mlflow_client", "track_table"]
 
 EXPERIMENT = "engagement"
 _STEPS_A_CALL = 50
@@ -149,6 +150,29 @@ def _open_run(client: Any, uri: str, run_id: str, tags: dict[str, str]) -> str:
         client.update_run(same_name[0].info.run_id, status="RUNNING")
         return str(same_name[0].info.run_id)
     return str(client.create_run(experiment, run_name=run_id, tags=tags).info.run_id)
+
+
+def track_table(uri: str, table: Table) -> str:
+    """Write a reproduced table as one run, with a run below it for each row; returns the MLflow id of the first.
+
+    A row's metrics have the seed as their step, and their means beside them; params are what each seed chose.
+    """
+    client = mlflow_client(uri)
+    experiment = _experiment(client, uri)
+    shared = {"data_digest": table.rows[0].data_digest, "commit": table.rows[0].commit, "table": table.table}
+    parent = str(client.create_run(experiment, run_name=f"reproduce-{table.table}", tags=shared).info.run_id)
+    client.log_dict(parent, table.model_dump(mode="json"), "table.json")
+    for row in table.rows:
+        child = client.create_run(experiment, run_name=row.name, tags={**shared, "mlflow.parentRunId": parent}).info.run_id
+        for seed, chosen in enumerate(row.chosen):
+            client.log_param(child, f"chosen.{seed}", chosen[:_LONGEST_PARAM])
+        for name, figure in row.metrics.items():
+            client.log_metric(child, f"{name}_mean", figure.mean)
+            for seed, value in enumerate(figure.seeds):
+                client.log_metric(child, name, value, step=seed)
+        client.set_terminated(child, "FINISHED")
+    client.set_terminated(parent, "FINISHED")
+    return parent
 
 
 def _experiment(client: Any, uri: str) -> str:

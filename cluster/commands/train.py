@@ -39,7 +39,7 @@ def train(
     \b
     resnet_tcn            ResNet+TCN as published (Abedi and Khan 2021)
     resnet_tcn_weighted   with weighted loss and every class in every batch
-    engagewild            a TCN on feature arrays instead of video, for EngageWild
+    engagewild            MocoRank on feature arrays instead of video, for EngageWild
     demo                  the same model, small, for two CPU cores
     demo_frames           demo without its temporal part: the baseline to beat
     cmose                 CMOSE's system as published (Wu et al. 2023), in two stages: cmose_visual, cmose_audio

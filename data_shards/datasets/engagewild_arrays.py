@@ -16,7 +16,7 @@ from data_shards.errors import ClipError, DataError
 from data_shards.listing import ListedClip, Listing
 from data_shards.storage.source import Source
 
-__all__ = ["LABEL_NAMES", "NOTICE", "array_files", "level_of", "list_arrays"]
+__all__ = ["LABEL_NAMES", "LEVEL_VALUES", "NOTICE", "array_files", "level_of", "list_arrays"]
 
 LABEL_NAMES: dict[str, tuple[str, ...]] = {
     "engagement": ("disengaged", "barely engaged", "normally engaged", "highly engaged"),
@@ -27,7 +27,7 @@ NOTICE = (
 )
 _FILE = re.compile(r"((?:openface|vggface2)_(?:15|21))\.npz")
 _SPLITS = {"train": "train", "val": "validation"}
-_VALUES = np.array([0.0, 0.33, 0.66, 1.0])
+LEVEL_VALUES: tuple[float, ...] = (0.0, 0.33, 0.66, 1.0)  # the official value of each level, which errors are measured in
 _MAX_BYTES = 2**30  # unpacked; the published ones take 1.5 MB
 _EXTRACTORS = {"openface": "statistics of OpenFace columns a segment, not scaled", "vggface2": "VGGFace2 values a segment"}
 
@@ -72,8 +72,8 @@ def list_arrays(source: Source) -> Listing:
 
 def level_of(value: float) -> int | None:
     """0, .33, .66, 1 (or thirds) to level 0 to 3; None for anything else."""
-    nearest = int(np.abs(_VALUES - value).argmin())
-    return nearest if abs(_VALUES[nearest] - value) < 0.02 else None
+    nearest = int(np.abs(np.array(LEVEL_VALUES) - value).argmin())
+    return nearest if abs(LEVEL_VALUES[nearest] - value) < 0.02 else None
 
 
 def _clip(clip_id: str, split: str, value: float, features: Arrays) -> ListedClip:

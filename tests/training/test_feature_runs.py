@@ -25,7 +25,8 @@ Shards = tuple[Path, Manifest]
 
 @pytest.fixture(scope="module")
 def run() -> RunConfig:
-    return with_settings(recipe("engagewild"), ["loop.epochs=15", "data.test_split=test", "loop.global_batch=8"])
+    settings = ["model.name=feature_tcn", "loss.name=cross_entropy", "data.validation_split=validation", "data.test_split=test"]
+    return with_settings(recipe("engagewild"), [*settings, "loop.epochs=15", "loop.global_batch=8"])
 
 
 def test_the_set_says_what_it_holds(feature_shards: Shards) -> None:

@@ -33,7 +33,8 @@ _MLP1_SALT = 1001  # of its dropout; the temporal part's layers have small numbe
 
 class MocoRankSettings(Settings):
     """openface, i3d: the features' names in the shards, or "none"; widths: their columns, 0 for as many as the data have.
-    chunks 0: the feature is a sequence of statistics already. min_rows: shorter clips are repeated, 0 for never.
+    chunks 0: the feature is a sequence of statistics already. min_rows: shorter clips are repeated, 0 for never. compress:
+    values become sign(x) log(1 + |x|) before they are normalised.
 
     fusion, the rows of Table 3: "both" as published; "attention" uses I3D for the attention of eq. 1 alone, "concat" for
     eq. 3 alone, with the mean over time in place of attention; "openface" is without I3D, and "i3d" (Table 4) without
@@ -48,6 +49,7 @@ class MocoRankSettings(Settings):
     openface_width: int = Field(default=49, ge=0, le=65536)
     chunks: int = Field(default=16, ge=0, le=4096)
     min_rows: int = Field(default=251, ge=0, le=100_000)
+    compress: bool = True
     i3d: str = "i3d"
     i3d_width: int = Field(default=1024, ge=0, le=65536)
     fusion: Literal["both", "attention", "concat", "openface", "i3d"] = "both"
@@ -163,9 +165,10 @@ class VisualPart(nn.Module):
     def _over_time(self, inputs: ClipInputs) -> tuple[Tensor, Tensor]:
         """X_TCN in R^(C x T), and which of its steps a clip has (all, where it is cut into chunks).
 
-        OpenFace's columns differ by six orders of magnitude, so statistics are compressed to sign(x) log(1 + |x|) and
-        normalised by batch statistics over all chunks. [choice] A chunk without a face is 0 then, the mean, and keeps its
-        place in time: that nobody was seen there is no reason to move what came before and after.
+        OpenFace's columns differ by six orders of magnitude, so statistics are compressed to sign(x) log(1 + |x|), unless
+        the settings say otherwise, and normalised by batch statistics over all chunks. [choice] A chunk without a face is 0
+        then, the mean, and keeps its place in time: that nobody was seen there is no reason to move what came before and
+        after.
         """
         name, width = self.settings.openface, self.settings.openface_width
         rows_BRD = inputs.features[name].to(self._dtype)
@@ -181,7 +184,9 @@ class VisualPart(nn.Module):
             seen_BT = real_steps(rows_BRD, lengths_B)
             ps_BTF = rows_BRD.masked_fill(~seen_BT.unsqueeze(2), 0)
             real_BT = torch.arange(rows_BRD.shape[1], device=rows_BRD.device) < lengths_B.unsqueeze(1)
-        normal_BTF = self.norm(ps_BTF.sign() * torch.log1p(ps_BTF.abs()), seen_BT)
+        if self.settings.compress:
+            ps_BTF = ps_BTF.sign() * torch.log1p(ps_BTF.abs())
+        normal_BTF = self.norm(ps_BTF, seen_BT)
         return self.temporal(normal_BTF.transpose(1, 2), real_BT, inputs.draw_keys_B), real_BT
 
     def _i3d(self, inputs: ClipInputs) -> Tensor:

@@ -1,0 +1,38 @@
+"""`rapt reproduce` as a person calls it."""
+
+import json
+from pathlib import Path
+
+from tests.cluster.test_command_line import rapt_run
+from training.tracking import mlflow_client
+
+
+def test_engagewild_from_arrays_to_a_table(real_data: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "ew-shards"
+    assert rapt_run("shards", "build", "engagewild", real_data / "engagewild", shards).returncode == 0
+    told = ("reproduce", "engagewild", "--data", shards, "--seeds", "2", "--rows", "mean,ridge_stat")
+    made = rapt_run(*told, "--json", "--workers", "1", RAPT_HOME=str(tmp_path / "home"))
+    assert made.returncode == 0, made.stderr
+    content = json.loads(made.stdout)
+    assert [row["name"] for row in content["rows"]] == ["mean", "ridge_stat"]
+    for row in content["rows"]:
+        assert {"name", "published", "metrics", "commit", "data_digest"} <= set(row)
+        assert {"mean", "low", "high", "seeds"} <= set(row["metrics"]["mse"])
+        assert len(row["metrics"]["mse"]["seeds"]) == 2
+    assert round(content["rows"][0]["metrics"]["mse"]["mean"], 4) == 0.0952
+    assert content["rows"][1]["published"] == {"mse": 0.0563}
+    client = mlflow_client(f"sqlite:///{tmp_path / 'home' / 'mlflow' / 'mlflow.db'}")
+    [experiment] = [found for found in client.search_experiments() if found.name == "engagement"]
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {"reproduce-engagewild", "mean", "ridge_stat"}
+    assert runs["mean"].data.tags["mlflow.parentRunId"] == runs["reproduce-engagewild"].info.run_id
+    assert round(runs["mean"].data.metrics["mse_mean"], 4) == 0.0952
+    table = rapt_run(*told[:-1], "mean", "--workers", "1", "--no-tracking")
+    assert "training mean" in table.stdout
+    assert "0.0952" in table.stdout
+    assert "the aim of below 0.080 is missed" in table.stdout
+
+
+def test_an_unknown_table_names_the_known_ones(tmp_path: Path) -> None:
+    done = rapt_run("reproduce", "imagenet", "--data", tmp_path)
+    assert (done.returncode, done.stderr.strip()) == (1, "Error: no table named 'imagenet'; there are: engagewild")
