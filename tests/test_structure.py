@@ -53,7 +53,7 @@ def test_a_system_is_imported_where_it_belongs(system: str) -> None:
 
 ABSENT_ON_A_BARE_GPU_MACHINE = (
     "ray", "mlflow", "decord", "av", "webdataset", "boto3", "mediapipe", "cv2", "deepspeed", "transformers", "kornia",
-    "imagehash", "fastapi", "parselmouth", "sklearn", "threadpoolctl", "click", "rich", "matplotlib",
+    "imagehash", "fastapi", "parselmouth", "threadpoolctl", "click", "rich", "matplotlib",
 )  # fmt: skip
 
 
