@@ -85,11 +85,13 @@ class FrameStream:
         )
 
     def at_rate(self, fps: float) -> npt.NDArray[np.int64]:
-        """The frames on screen at the centres of equal parts of 1 / fps seconds; all of them where the video has fewer."""
+        """The frames on screen at the centres of equal parts of about 1 / fps seconds, one at least; all of them where the
+        video has fewer."""
         begin_s, end_s = self.starts_N[0], self.starts_N[-1]
-        if self.info.num_frames <= fps * (end_s - begin_s):
+        parts = max(1, round(fps * (end_s - begin_s)))
+        if self.info.num_frames <= parts:
             return np.arange(self.info.num_frames)
-        centres = np.arange(begin_s + 0.5 / fps, end_s, 1 / fps)
+        centres = begin_s + (np.arange(parts) + 0.5) * (end_s - begin_s) / parts
         shown = np.searchsorted(self.starts_N[:-1], centres + _TIE_S, side="right") - 1
         return np.unique(np.clip(shown, 0, self.info.num_frames - 1)).astype(np.int64)
 

@@ -33,6 +33,7 @@ from training.evaluate import Predictions, evaluate, fit_temperature, predict
 from training.events import CheckpointSaved, EpochDone, Event, Listener, RunFinished, RunStarted, StepDone
 from training.losses import LOSSES, EngagementLoss
 from training.metrics import Evaluation
+from training.model_card import notice_of
 from training.models import MODELS
 from training.run_data import RunData
 from training.starting import prepare
@@ -282,7 +283,7 @@ class _Setup:
             extractors=self._extractors(),
             dataset=self.data.manifest.dataset,
             simulated=self.data.manifest.simulated,
-            notice=self.data.manifest.notice,
+            notice=notice_of(self.data.manifest.notice, self._extractors()),
             data_digest=self.data.manifest.digest,
             commit=current_commit(),
             best_epoch=progress.best_epoch,

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_shards.listing import Extractors
 from data_shards.sample import FRAMES
 from training.metrics import Evaluation
 from training.models import MODELS
@@ -10,7 +11,7 @@ from training.models import MODELS
 if TYPE_CHECKING:
     from training.bundle import BundleRecord
 
-__all__ = ["limits_of", "model_card"]
+__all__ = ["limits_of", "model_card", "notice_of"]
 
 _WHAT = (
     "The score is an estimate of how {what} observers would judge the person in the clip to be, from visible behaviour alone. "
@@ -30,6 +31,12 @@ def limits_of(record: "BundleRecord") -> str:
         what = "engaged or bored" if record.label == "engagement" else f"marked by {record.label}"
         return _WHAT.format(what=what, emotion=_EMOTION)
     return _WHAT.format(what="engaged", emotion=_NO_EMOTION)
+
+
+def notice_of(data_notice: str, extractors: Extractors) -> str:
+    """What a reader must know first: of the data, and of features that were made without trained weights."""
+    untrained = [f"{name} with weights that are {maker['weights']}" for name, maker in extractors.items() if "weights" in maker]
+    return "; ".join(([data_notice] if data_notice else []) + untrained)
 
 
 def model_card(record: "BundleRecord") -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from data_shards.decode import DecodeLimits
 from data_shards.decode_stream import FrameStream, StreamInfo
-from data_shards.errors import ClipError
+from data_shards.errors import ClipError, RaptError
 from data_shards.extraction.contract import ClipMaterial, Extractor, Reading
 from data_shards.features import Floats, checked
 from data_shards.listing import ListedClip
@@ -116,8 +116,13 @@ def _show(stream: FrameStream, readings: Mapping[str, tuple[Reading, float | Non
 
 @contextmanager
 def _reason_kept(name: str, found: Extracted) -> Iterator[None]:
-    """A ClipError in the block becomes the reason why the clip lacks the feature."""
+    """An error of the clip in the block becomes the reason why it lacks the feature, and one that nobody foresaw too: one
+    clip must not end an extraction of many."""
     try:
         yield
     except ClipError as error:
         found.lacking[name] = str(error)
+    except (RaptError, OSError, MemoryError):  # not of the clip
+        raise
+    except Exception as error:
+        found.lacking[name] = f"{name} cannot be made of it ({type(error).__name__}: {str(error)[:120]})"
