@@ -1,7 +1,7 @@
 """What does an extractor cost beside the library that does its work? Each against the bare call on the same prepared input.
 
-Weights are random, which changes no time. Clips are pictures of noise in memory: decoding is bench_decoders' business. On a
-GPU, I3D in bfloat16 is set against the time that its arithmetic alone takes at the peak of --peak-tflops.
+Weights are random, which changes no time. Frames are in memory, of noise but for faces: decoding is bench_decoders' business.
+On a GPU, I3D in bfloat16 is set against the time that its arithmetic alone takes at the peak of --peak-tflops.
 
     python -m benchmarks.bench_extractors
     python -m benchmarks.bench_extractors --peak-tflops 989     # an H100's or H200's dense bfloat16
@@ -20,13 +20,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from benchmarks.clips import benchmark_clips
 from benchmarks.measure import compare, console, save
-from data_shards.decode_stream import StreamInfo
-from data_shards.extraction.contract import ClipMaterial, Extractor
+from data_shards.decode_stream import FrameStream, StreamInfo
+from data_shards.extraction.acoustics import AcousticsSettings, acoustics_of, track_voice
+from data_shards.extraction.contract import ClipMaterial, Extractor, ExtractorSettings, Reading
 from data_shards.extraction.encoder import VideoEncoder, VideoEncoderSettings
+from data_shards.extraction.extract import extract_features
 from data_shards.extraction.hugging_face import ENCODERS_VARIABLE
 from data_shards.extraction.i3d import I3d, I3dSettings
 from data_shards.extraction.inception import InceptionI3d
+from data_shards.extraction.openface import OpenFace, OpenFaceSettings
+from data_shards.extraction.sound import SAMPLE_RATE_HZ, Sound
+from data_shards.face_model import face_model_path
 
 CLIP = ClipMaterial(name="noise")
 WINDOWS = 4
@@ -105,13 +111,107 @@ def videomae(scratch: Path) -> Pair:
     return "VideoMAE small, 16 of 80 frames of 640x480", ("extractor", _through(extractor, frames, used=16)), ("bare model", bare)
 
 
+def openface(scratch: Path) -> Pair:
+    """A clip's frames, ten a second, against MediaPipe's own tracking landmarker with blendshapes and pose on the same."""
+    import mediapipe
+    from mediapipe.tasks.python import BaseOptions, vision
+
+    stream = FrameStream(_clip())
+    frames = np.concatenate([portion.frames_NHWC for portion in stream.portions(stream.at_rate(10))])
+    options = vision.FaceLandmarkerOptions(
+        base_options=BaseOptions(model_asset_path=str(face_model_path(None))),
+        running_mode=vision.RunningMode.VIDEO,
+        output_face_blendshapes=True,
+        output_facial_transformation_matrixes=True,
+    )
+
+    def bare() -> int:
+        with vision.FaceLandmarker.create_from_options(options) as landmarker:
+            for number, frame in enumerate(frames):
+                landmarker.detect_for_video(mediapipe.Image(mediapipe.ImageFormat.SRGB, frame), 100 * number)
+        return len(frames)
+
+    title = f"openface by MediaPipe, {len(frames)} frames of {frames.shape[2]}x{frames.shape[1]}"
+    return title, ("extractor", _through(OpenFace(OpenFaceSettings()), frames)), ("bare MediaPipe", bare)
+
+
+def acoustics(scratch: Path) -> Pair:
+    """Ten seconds of a voice-like sound, against Praat's two tracks of it."""
+    import parselmouth
+
+    seconds = np.arange(10 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
+    samples = (0.2 * np.sin(2 * np.pi * 40 * np.sin(2 * np.pi * seconds / 3) + 2 * np.pi * 150 * seconds)).astype(np.float32)
+    settings = AcousticsSettings()
+
+    def ours() -> int:
+        acoustics_of(track_voice(Sound(samples), settings), None, settings)
+        return 10
+
+    def bare() -> int:
+        praat = parselmouth.Sound(samples.astype(np.float64), SAMPLE_RATE_HZ)
+        praat.to_pitch_ac(settings.step_s, settings.pitch_floor_hz, pitch_ceiling=settings.pitch_ceiling_hz)
+        praat.to_intensity(settings.pitch_floor_hz, settings.step_s, True)
+        return 10
+
+    return "acoustics, ten seconds of sound (a frame: a second)", ("extractor", ours), ("bare parselmouth", bare)
+
+
+def one_decode(scratch: Path) -> Pair:
+    """A clip through three extractors of pictures in one pass, against one pass each. They do nothing but look."""
+    clip = ClipMaterial(name="clip", video=_clip())
+
+    def together() -> int:
+        extract_features(clip, {str(fps): Looker(fps) for fps in (10.0, 15.0, 25.0)})
+        return 1
+
+    def in_turn() -> int:
+        for fps in (10.0, 15.0, 25.0):
+            extract_features(clip, {str(fps): Looker(fps)})
+        return 1
+
+    return "a clip's pictures for three extractors (a frame: a clip)", ("one decode", together), ("a decode each", in_turn)
+
+
+class Looker(Extractor):
+    """Looks at frames and keeps how many there were."""
+
+    settings_type = ExtractorSettings
+
+    def __init__(self, fps: float) -> None:
+        super().__init__(ExtractorSettings())
+        self.fps = fps
+
+    def read(self, clip: ClipMaterial, stream: StreamInfo | None) -> Reading:
+        return LookerReading()
+
+
+class LookerReading(Reading):
+    seen = 0
+
+    def see(self, frames_NHWC: Frames, times_N: npt.NDArray[np.float64]) -> None:
+        self.seen += len(frames_NHWC)
+
+    def finish(self) -> npt.NDArray[np.float32]:
+        return np.array([self.seen], dtype=np.float32)
+
+
 # An extractor's line: a function that gives (title, (its name, its work), (the peer's name, the peer's work)); work returns
 # how many frames it did.
 PAIRS: dict[str, Callable[[Path], Pair]] = {
     "i3d": i3d,
     "i3d_windows": i3d_windows,
     "videomae": videomae,
+    "openface": openface,
+    "acoustics": acoustics,
+    "one_decode": one_decode,
 }
+
+
+def _clip() -> Path:
+    """A clip of ten seconds, real where there is one."""
+    video = benchmark_clips()[1][1].video
+    assert video is not None
+    return Path(video.uri) / video.name
 
 
 def _noise(num_frames: int, height_px: int, width_px: int) -> Frames:
