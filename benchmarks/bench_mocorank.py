@@ -20,7 +20,8 @@ from rich.table import Table
 from benchmarks.measure import compare, console, machine, save
 from data_shards.reading.loader import ClipInputs
 from training.losses import LOSSES, EngagementLoss, TrainingLevels
-from training.models import MODELS, EngagementModel, ModelOutput
+from training.models import EngagementModel, ModelOutput
+from training.models.mocorank import MocoRank, MocoRankSettings
 from training.world import World
 
 BATCH, POOL, NAIVE_BATCH = 256, 2048, 4
@@ -28,32 +29,11 @@ ROWS, COLUMNS, I3D = 343, 49, 1024  # 13.72 s at 25 frames a second; gaze, pose,
 LEVELS = TrainingLevels((240, 1500, 5900, 800), (-1.0, -1 / 3, 1 / 3, 1.0))
 
 
-class ScoredTcn(EngagementModel):
-    """What stands in where MODELS has no `mocorank`: a TCN of its size on statistics of chunks, I3D beside, a cosine head."""
-
-    def __init__(self) -> None:
-        from training.models.tcn import TemporalConvNet
-        from training.settings import Settings
-
-        super().__init__(Settings(name="stand-in"), 4)
-        self.tcn = TemporalConvNet(3 * COLUMNS, 128, 3, 3, 0.25)
-        self.i3d = torch.nn.Linear(I3D, 128)
-        self.head = torch.nn.Linear(256, 4, bias=False)
-
-    def forward(self, inputs: ClipInputs) -> ModelOutput:
-        rows_BRD = inputs.features["openface"]
-        chunks = [torch.cat([c.amin(1), c.amax(1), c.var(1)], dim=1) for c in rows_BRD.tensor_split(16, dim=1)]
-        hidden_BCT = self.tcn(torch.stack(chunks, dim=2), inputs.draw_keys_B)
-        embedding_BE = torch.cat([hidden_BCT.mean(2), self.i3d(inputs.features["i3d"])], dim=1)
-        logits_BK = self.head(embedding_BE)
-        return ModelOutput(logits_BK, embedding_BE, torch.nn.functional.cosine_similarity(embedding_BE, self.head.weight[:1]))
-
-
 def main() -> None:
     torch.manual_seed(0)
     results = [
         compare(
-            f"Training steps of {BATCH} clips, pool {POOL}, {_model_name()}: MocoRank against cross entropy",
+            f"Training steps of {BATCH} clips, pool {POOL}, the mocorank model: MocoRank against cross entropy",
             ("mocorank", _step("mocorank")),
             ("cross entropy", _step("cross_entropy")),
             unit="steps",
@@ -65,15 +45,8 @@ def main() -> None:
     save("mocorank", results)
 
 
-def _model_name() -> str:
-    return "the mocorank model" if "mocorank" in MODELS else "a stand-in for its model"
-
-
 def _model() -> EngagementModel:
-    if "mocorank" not in MODELS:
-        return ScoredTcn()
-    kind = MODELS["mocorank"]
-    return kind(kind.settings_type.model_validate({"name": "mocorank"}), 4)
+    return MocoRank(MocoRankSettings(), len(LEVELS.counts_K))
 
 
 def _inputs(count: int = BATCH) -> tuple[ClipInputs, torch.Tensor]:
@@ -99,9 +72,10 @@ def _step(name: str) -> Callable[[], int]:
     optimiser = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=1e-3)
 
     def step() -> int:
-        output = model(inputs)
+        ready = model.prepared(inputs)  # as the loop does
+        output = model(ready)
         loss(output, labels).backward()
-        loss.observe(inputs, output, labels)
+        loss.observe(ready, output, labels)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         loss.after_step(model)
@@ -156,13 +130,15 @@ def _parts() -> dict[str, object]:
     """Where a step's time goes, in milliseconds."""
     model = _model()
     loss, (inputs, labels) = _loss("mocorank", model), _inputs()
+    ready = model.prepared(inputs)
     with torch.no_grad():
-        output = model(inputs)
+        output = model(ready)
     scored = output._replace(scores_B=torch.zeros(BATCH, requires_grad=True))
     parts: dict[str, Callable[[], object]] = {
-        "model, forward and backward": lambda: model(inputs).logits_BK.sum().backward(),
+        "chunk statistics, for the model and its copy": lambda: model.prepared(inputs),
+        "model, forward and backward": lambda: model(ready).logits_BK.sum().backward(),
         "loss against the pool, forward and backward": lambda: loss(scored, labels).backward(),
-        "momentum encoder, forward": lambda: loss.observe(inputs, output, labels),
+        "momentum encoder, forward": lambda: loss.observe(ready, output, labels),
         "momentum update and enqueue": lambda: loss.after_step(model),
     }
     seen: dict[str, list[float]] = {name: [] for name in parts}

@@ -187,6 +187,7 @@ class _Setup:
             waited_s += time.perf_counter() - wait_s
             inputs = batch.inputs.to(self.device)
             inputs = inputs._replace(frames_BTCHW=augment(inputs.frames_BTCHW, inputs.draw_keys_B, self.run.data.augment))
+            inputs = self.engine.model.prepared(inputs)  # once for the model and for a copy that the loss may keep
             labels_B = batch.labels_B.to(self.device)
             output = self.engine.forward(inputs)
             loss = self.loss(output, labels_B) / self.data.accumulation

@@ -80,6 +80,10 @@ class EngagementModel(nn.Module):
                 module.training = False
         return self
 
+    def prepared(self, inputs: ClipInputs) -> ClipInputs:
+        """What follows from a batch without any weight, done once for a model and its copies; `forward` takes both."""
+        return inputs
+
     def forward(self, inputs: ClipInputs) -> ModelOutput:
         raise AssertionError(f"{type(self).__name__} does not define forward")
 

@@ -28,6 +28,7 @@ __all__ = ["MocoRank", "MocoRankSettings"]
 SPEECH, ACOUSTICS = "speech", "acoustics"
 _BERT_WIDTH, _NUM_ACOUSTICS = 768, 7
 _NONE = "none"
+_PREPARED = ("chunk statistics", "seen chunks", "real steps")  # no names of features: these are extracted to files
 _MLP1_SALT = 1001  # of its dropout; the temporal part's layers have small numbers
 
 
@@ -110,6 +111,9 @@ class MocoRank(EngagementModel):
         self.visual = VisualPart(settings, num_levels)
         self.audio = AudioPart(self.visual.width, settings, num_levels) if settings.speech else None
 
+    def prepared(self, inputs: ClipInputs) -> ClipInputs:
+        return self.visual.prepared(inputs)
+
     def forward(self, inputs: ClipInputs) -> ModelOutput:
         x_BE = self.visual(inputs)
         logits_BK, scores_B = self.visual.head(x_BE)
@@ -166,19 +170,26 @@ class VisualPart(nn.Module):
         """X_TCN in R^(C x T), and which of its steps a clip has (all, where it is cut into chunks).
 
         OpenFace's columns differ by six orders of magnitude, so statistics are compressed to sign(x) log(1 + |x|), unless
-        the settings say otherwise, and normalised by batch statistics over all chunks. [choice] A chunk without a face is 0
-        then, the mean, and keeps its place in time: that nobody was seen there is no reason to move what came before and
-        after.
+        the settings say no, and normalised by batch statistics over all chunks. [choice] A chunk without a face is 0 then, the
+        mean, and keeps its place in time: that nobody was seen there is no reason to move what came before and after.
         """
-        name, width = self.settings.openface, self.settings.openface_width
+        ps_BTF, seen_BT, real_BT = (self.prepared(inputs).features[name] for name in _PREPARED)
+        normal_BTF = self.norm(ps_BTF.to(self._dtype), seen_BT)
+        return self.temporal(normal_BTF.transpose(1, 2), real_BT, inputs.draw_keys_B), real_BT
+
+    def prepared(self, inputs: ClipInputs) -> ClipInputs:
+        """The inputs with ps in R^(T x 3D), compressed, and which chunks have a face and which steps a clip has."""
+        if self.settings.openface == _NONE or _PREPARED[0] in inputs.features:
+            return inputs
+        name, width, chunks = self.settings.openface, self.settings.openface_width, self.settings.chunks
         rows_BRD = inputs.features[name].to(self._dtype)
         if rows_BRD.dim() != 3 or rows_BRD.shape[2] != width:
             raise _unfit(name, rows_BRD, "openface_width", width)
         lengths_B = inputs.lengths.get(name)
         if lengths_B is None:
             lengths_B = torch.full((len(rows_BRD),), rows_BRD.shape[1], device=rows_BRD.device)
-        if self.settings.chunks:
-            ps_BTF, seen_BT = chunk_statistics(rows_BRD, lengths_B, chunks=self.settings.chunks, min_rows=self.settings.min_rows)
+        if chunks:
+            ps_BTF, seen_BT = chunk_statistics(rows_BRD, lengths_B, chunks=chunks, min_rows=self.settings.min_rows)
             real_BT = torch.ones_like(seen_BT)
         else:
             seen_BT = real_steps(rows_BRD, lengths_B)
@@ -186,8 +197,8 @@ class VisualPart(nn.Module):
             real_BT = torch.arange(rows_BRD.shape[1], device=rows_BRD.device) < lengths_B.unsqueeze(1)
         if self.settings.compress:
             ps_BTF = ps_BTF.sign() * torch.log1p(ps_BTF.abs())
-        normal_BTF = self.norm(ps_BTF, seen_BT)
-        return self.temporal(normal_BTF.transpose(1, 2), real_BT, inputs.draw_keys_B), real_BT
+        made = dict(zip(_PREPARED, (ps_BTF, seen_BT, real_BT), strict=True))
+        return inputs._replace(features={**inputs.features, **made})
 
     def _i3d(self, inputs: ClipInputs) -> Tensor:
         i3d_BI = inputs.features[self.settings.i3d].to(self._dtype)
