@@ -45,8 +45,8 @@ class Answer(Stored):
 
     score: the expected level on [-1, 1], -1 the lowest level and 1 the highest. probabilities: level name to
     calibrated probability, summing to 1; level is the most probable. features_used: what of the clip the model saw
-    beside frames, e.g. `speech` where there was a transcript; face_share: the share of looked-at frames that show a
-    face, None where the model looks for none.
+    beside frames, e.g. `speech` where there was a transcript; lacking: what it did without, and why. face_share: the
+    share of looked-at frames that show a face, None where the model looks for none.
     """
 
     status: Literal["scored"] = "scored"
@@ -56,6 +56,7 @@ class Answer(Stored):
     probabilities: dict[str, float]
     frames_used: int
     features_used: tuple[str, ...] = ()
+    lacking: dict[str, str] = Field(default_factory=dict)
     face_share: float | None = None
     duration_s: float
     model: ModelInfo

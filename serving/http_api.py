@@ -133,7 +133,7 @@ def _score(predictor: Predictor, child: DecodeChild, content: bytes, words: byte
         path.write_bytes(content)
         transcript = None
         if words is not None:
-            transcript = Path(folder) / "transcript"
+            transcript = Path(folder) / ("words.json" if words.lstrip()[:1] in (b"{", b"[") else "words.vtt")
             transcript.write_bytes(words)
         sample = child.sample_of(path, transcript)
     return predictor.score(sample, decode_ms=(time.perf_counter() - begun_s) * 1000)

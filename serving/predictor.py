@@ -90,6 +90,7 @@ class Predictor:
             },
             frames_used=len(sample.meta.frame_times_s),
             features_used=tuple(sorted(sample.features)),
+            lacking={name: why for name, why in clip.lacking.items() if name in self._model.optional},
             face_share=share,
             duration_s=sample.meta.duration_s or 0.0,
             model=self.info,

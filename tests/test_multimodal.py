@@ -118,6 +118,9 @@ def test_a_clip_scores_the_same_from_its_shard_from_its_file_and_over_http(
         assert answer.status_code == 200, answer.text
         assert answer.json()["probabilities"] == stored.probabilities
         assert answer.json()["face_share"] == 1.0
+    said = json.dumps({"text": "yes, that makes sense"})
+    spoken = client.post("/v1/score", files={"clip": (clips / silent.meta.clip_id).read_bytes(), "transcript": said.encode()})
+    assert "speech" in spoken.json()["features_used"]
     without_words = client.post("/v1/score", files={"clip": (clips / speaking.meta.clip_id).read_bytes()}).json()
     assert "speech" not in without_words["features_used"]
     assert without_words["probabilities"] != predictor.score(ClipSample(speaking, {})).model_dump()["probabilities"]
@@ -137,6 +140,8 @@ def test_nobody_in_view_is_an_answer_and_a_damaged_clip_is_a_sentence(
         "/v1/score", files={"clip": (real_data / "videos" / "test1.avi").read_bytes(), "transcript": b"\x00no words\xff"}
     )
     assert words.json()["features_used"] == ["i3d", "openface"]  # scored by what is seen: it has no sound, and no words
+    assert words.json()["lacking"]["acoustics"] == "no sound track"
+    assert "words.vtt" in words.json()["lacking"]["speech"]
 
 
 def test_a_clip_without_what_the_model_needs_is_a_sentence(predictor: Predictor, shards: Path) -> None:
