@@ -19,7 +19,7 @@ from data_shards.errors import ShardError
 from data_shards.listing import NO_LEVEL, SPLITS, Extractors, Reject
 from data_shards.preprocess import PreprocessConfig
 from data_shards.schema import Stored
-from data_shards.storage.store import Store, open_store
+from data_shards.storage.store import Store, fetched, file_sha256, open_store
 
 __all__ = [
     "EXTRACTING",
@@ -32,8 +32,10 @@ __all__ = [
     "ShardEntry",
     "ShardIndex",
     "SplitSummary",
+    "current_index",
     "index_bytes",
     "index_name",
+    "next_index_name",
     "read_index",
     "read_manifest",
 ]
@@ -56,11 +58,15 @@ class IndexedSample(Stored):
 
 
 class Lacking(Stored):
-    """A feature that an extractor found no ground for in a clip, and why; one line of `lacking.jsonl`."""
+    """A feature that an extractor found no ground for in a clip, and why; one line of `lacking.jsonl`.
+
+    final: it is of the clip itself, and would be the same another time; a clip that was gone or killed a process is not.
+    """
 
     clip_id: str
     feature: str
     reason: str
+    final: bool = True
 
 
 class ShardIndex(Stored):
@@ -154,6 +160,40 @@ class Manifest(Stored):
 def index_name(shard: str) -> str:
     """`train-000000.tar` -> `train-000000.index.json`."""
     return shard.removesuffix(".tar") + ".index.json"
+
+
+def next_index_name(shard: str) -> str:
+    """Where the index of a tar lies that is about to be replaced."""
+    return shard.removesuffix(".tar") + ".next.json"
+
+
+def current_index(store: Store, shard: str) -> ShardIndex:
+    """The index that goes with a shard's tar as it lies there, whatever became of the process that replaced it.
+
+    ShardError where there is none, or the tar is neither the old nor the new one.
+    """
+    index = _stored_index(store, index_name(shard))
+    if index is None:
+        raise ShardError(f"{store.uri}/{index_name(shard)}: missing; copy it again, or run the same `rapt shards build` again")
+    coming = _stored_index(store, next_index_name(shard))
+    if coming is None:
+        return index
+    with fetched(store, shard) as tar:
+        found = file_sha256(tar)
+    if found == coming.sha256:
+        store.write(index_name(shard), coming.to_bytes())
+        index = coming
+    elif found != index.sha256:
+        raise ShardError(f"{store.uri}/{shard}: its sha256 is not its index's; copy the set again, or build it again")
+    store.delete(next_index_name(shard))
+    return index
+
+
+def _stored_index(store: Store, name: str) -> ShardIndex | None:
+    try:
+        return ShardIndex.from_bytes(store.read(name), origin=f"{store.uri}/{name}")
+    except FileNotFoundError:
+        return None
 
 
 def read_manifest(store: Store | str | Path) -> Manifest:

@@ -35,7 +35,11 @@ def limits_of(record: "BundleRecord") -> str:
 
 def notice_of(data_notice: str, extractors: Extractors) -> str:
     """What a reader must know first: of the data, and of features that were made without trained weights."""
-    untrained = [f"{name} with weights that are {maker['weights']}" for name, maker in extractors.items() if "weights" in maker]
+    untrained = [
+        f"{name} with weights that are {maker['weights']}"
+        for name, maker in extractors.items()
+        if "extractor" in maker and "weights" in maker
+    ]
     return "; ".join(([data_notice] if data_notice else []) + untrained)
 
 

@@ -58,9 +58,13 @@ def extract(
     from cluster.home import absolute_uri
     from cluster.terminal import clip_progress
     from data_shards.building.add_features import add_features
+    from data_shards.errors import ConfigError
     from data_shards.extraction.recorded import extractor_settings
 
-    chosen = extractor_settings([name.strip() for name in names.split(",") if name.strip()], settings)
+    named = [name.strip() for name in names.split(",") if name.strip()]
+    if not named:
+        raise ConfigError("--with names no extractor; e.g. --with openface,acoustics")
+    chosen = extractor_settings(named, settings)
     listing = _listing(uri, dataset, source)
     with shard_writer(address) as write, clip_progress("extract features") as progress:
         manifest, lacking = add_features(
@@ -75,17 +79,19 @@ def extract(
 def _listing(uri: str, dataset: str | None, source: str | None) -> "Listing":
     """The set's clips as they lie now."""
     from cluster.home import absolute_uri
+    from data_shards.building.add_features import manifest_before
     from data_shards.building.origin import read_origin
     from data_shards.datasets import list_dataset
-    from data_shards.listing import Origin
-    from data_shards.manifest import read_manifest
+    from data_shards.errors import ConfigError
     from data_shards.storage.store import open_store
 
     store = open_store(absolute_uri(uri))
-    if source is None:
-        origin = read_origin(store)
-    else:
-        origin = Origin(dataset=dataset or read_manifest(store).dataset, source=absolute_uri(source))
+    manifest, _ = manifest_before(store)
+    if source is not None:
+        return list_dataset(dataset or manifest.dataset, absolute_uri(source))
+    if dataset is not None:
+        raise ConfigError("--dataset says what --source holds; name that too")
+    origin = read_origin(store)
     return list_dataset(origin.dataset, origin.source)
 
 

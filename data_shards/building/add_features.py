@@ -8,18 +8,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from data_shards.building.claim import claimed
-from data_shards.building.feature_writer import AddFeatures, current_index
+from data_shards.building.feature_writer import AddFeatures
 from data_shards.building.shard_pool import write_in_processes
 from data_shards.building.shard_work import Progress, WriteShards
-from data_shards.building.summary import feature_shapes, made_by, shard_entries
-from data_shards.errors import ConfigError, DataError
+from data_shards.building.summary import feature_shapes, lacking_jsonl, made_by, shard_entries
+from data_shards.errors import ConfigError, DataError, ShardError
 from data_shards.extraction import EXTRACTORS, ExtractorSettings
 from data_shards.extraction.recorded import described
-from data_shards.listing import Extractors, ListedClip, Listing
-from data_shards.manifest import EXTRACTING, Lacking, Manifest, ShardIndex, read_manifest
+from data_shards.listing import NO_LEVEL, Extractors, ListedClip, Listing
+from data_shards.manifest import EXTRACTING, Lacking, Manifest, ShardEntry, ShardIndex, current_index, read_manifest
 from data_shards.storage.store import Store, open_store
 
-__all__ = ["add_features"]
+__all__ = ["add_features", "manifest_before"]
 
 
 def add_features(
@@ -39,12 +39,13 @@ def add_features(
     """
     store = open_store(uri)
     makers = _makers(extractors)
+    manifest_before(store)  # nothing is touched where there is no set
     try:
         with claimed(store):
-            before = _manifest_before(store)
-            indexes = {entry.name: current_index(store, entry.name) for entry in before.shards}
+            before, broken_off = manifest_before(store)
+            indexes = {entry.name: _index_of(store, entry) for entry in before.shards}
             _check_makers(before, list(indexes.values()), makers, again=again)
-            work = _work(indexes.values(), listing, extractors, makers, again=again)
+            work = _work(indexes.values(), listing, extractors, makers, again=again and not broken_off)
             total = sum(len(shard.clips) for shard in work)
             progress(0, total)
             if work:
@@ -69,11 +70,21 @@ def _makers(extractors: Mapping[str, ExtractorSettings]) -> Extractors:
     return makers
 
 
-def _manifest_before(store: Store) -> Manifest:
-    """The manifest, or where an earlier run was broken off the one it began with."""
-    if EXTRACTING in store.names():
-        return Manifest.from_bytes(store.read(EXTRACTING), origin=f"{store.uri}/{EXTRACTING}")
-    return read_manifest(store)
+def manifest_before(store: Store) -> tuple[Manifest, bool]:
+    """The manifest; or where an earlier run was broken off the one it began with, and True."""
+    try:
+        return Manifest.from_bytes(store.read(EXTRACTING), origin=f"{store.uri}/{EXTRACTING}"), True
+    except FileNotFoundError:
+        return read_manifest(store), False
+
+
+def _index_of(store: Store, entry: ShardEntry) -> ShardIndex:
+    """The shard's index. ShardError where it is of other samples than the manifest's."""
+    index = current_index(store, entry.name)
+    labels = {name: tuple(sample.labels.get(name, NO_LEVEL) for sample in index.samples) for name in entry.labels}
+    if index.split != entry.split or labels != entry.labels:
+        raise ShardError(f"{store.uri}/{entry.name}: not the shard that the manifest names; build the set again")
+    return index
 
 
 def _check_makers(before: Manifest, indexes: list[ShardIndex], makers: Extractors, *, again: bool) -> None:
@@ -100,12 +111,20 @@ def _work(
 ) -> list[AddFeatures]:
     """The shards that miss a feature, each with its clips as they are listed now and the extractors to run."""
     listed: dict[str, ListedClip] = {clip.clip_id: clip for clip in listing.clips}
+    unlisted = {reject.clip_id: reject.reason for reject in listing.rejects}
     work = []
     for index in indexes:
-        missing = {name: own for name, own in extractors.items() if again or index.extractors.get(name) != makers[name]}
+        tried_in_vain = {entry.feature for entry in index.lacking if not entry.final}
+        missing = {
+            name: own
+            for name, own in extractors.items()
+            if again or name in tried_in_vain or index.extractors.get(name) != makers[name]
+        }
         if missing:
             clips = tuple(listed[sample.clip_id] for sample in index.samples if sample.clip_id in listed)
-            work.append(AddFeatures(name=index.shard, clips=clips, extractors=missing))
+            gone = {sample.clip_id for sample in index.samples} & unlisted.keys()
+            reasons = {clip_id: unlisted[clip_id] for clip_id in gone}
+            work.append(AddFeatures(name=index.shard, clips=clips, extractors=missing, unlisted=reasons))
     return work
 
 
@@ -120,7 +139,7 @@ def _finish(store: Store, before: Manifest, indexes: list[ShardIndex]) -> tuple[
         }
     )
     lacking = [entry for index in indexes for entry in index.lacking]
-    store.write("lacking.jsonl", b"".join(entry.to_bytes() for entry in lacking))
+    store.write("lacking.jsonl", lacking_jsonl(indexes))
     store.write("manifest.json", manifest.to_bytes())
     store.delete(EXTRACTING)
     return manifest, lacking

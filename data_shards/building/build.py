@@ -12,9 +12,9 @@ from data_shards.building.origin import write_origin
 from data_shards.building.shard_pool import write_in_processes
 from data_shards.building.shard_work import Progress, WriteShards
 from data_shards.building.shard_writer import ShardPlan, finished_index
-from data_shards.building.summary import feature_shapes, made_by, shard_entries, split_summaries
+from data_shards.building.summary import feature_shapes, lacking_jsonl, made_by, shard_entries, split_summaries
 from data_shards.decode import decoder_versions
-from data_shards.errors import DataError
+from data_shards.errors import DataError, ShardError
 from data_shards.listing import SPLITS, Listing, Reject
 from data_shards.manifest import EXTRACTING, SCHEMA_VERSION, SIMULATED_NOTICE, Manifest, ShardIndex, index_name
 from data_shards.preprocess import PreprocessConfig
@@ -53,8 +53,9 @@ def build_shards(
             waiting = [plan for plan in plans if plan.name not in indexes]
             already = total - sum(len(plan.clips) for plan in waiting)
             progress(already, total)
-            if waiting:  # while shards change, the folder is not a set
+            if waiting:  # while shards change, the folder is not a set, and what was begun on the old one is over
                 store.delete("manifest.json")
+                store.delete(EXTRACTING)
             for index in write(store, waiting, num_workers=num_workers, on_done=lambda done: progress(already + done, total)):
                 indexes[index.shard] = index
                 if strict and index.rejects:
@@ -88,6 +89,12 @@ def _finish(
     filled = [index for index in indexes if index.samples]
     if not filled:
         raise DataError(_nothing_usable(store, rejects))
+    listed = {name for clip in listing.clips for name in clip.features}
+    if twice := sorted(listed & made_by(filled).keys()):
+        raise DataError(
+            f"{store.uri}: '{twice[0]}' now comes with the dataset, and shards have it of `rapt shards extract`: two sources "
+            "are never mixed; build into a new OUT"
+        )
     has_frames = any("frames.mjpeg" in sample.members for index in filled for sample in index.samples)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -97,7 +104,9 @@ def _finish(
         label_names=listing.label_names,
         preprocess=preprocess if has_frames else None,
         features=feature_shapes(filled),
-        extractors={**({FRAMES: decoder_versions()} if has_frames else {}), **listing.extractors, **made_by(filled)},
+        extractors=dict(
+            sorted({**({FRAMES: decoder_versions()} if has_frames else {}), **listing.extractors, **made_by(filled)}.items())
+        ),
         splits=split_summaries(listing.label_names, filled),
         shards=shard_entries(listing.label_names, filled),
         num_rejected=len(rejects),
@@ -112,8 +121,17 @@ def _finish(
             "disk that the whole cluster shares"
         )
     store.write("rejects.jsonl", b"".join(reject.to_bytes() for reject in rejects))
+    store.write("lacking.jsonl", lacking_jsonl(filled))
+    unfinished = [index.shard for index in filled if index.extractors.keys() != made_by(filled).keys()]
+    if unfinished:  # of an extraction that was broken off, or these shards are new
+        store.write(EXTRACTING, manifest.to_bytes())
+        store.delete("manifest.json")
+        raise ShardError(
+            f"{store.uri}: {len(unfinished)} shards have no {' and '.join(made_by(filled))}, which others got by `rapt shards "
+            "extract`; run that again, and the set is whole"
+        )
     store.write("manifest.json", manifest.to_bytes())
-    store.delete(EXTRACTING)  # of an extraction that was broken off: what it made is in the indexes
+    store.delete(EXTRACTING)
     return manifest
 
 

@@ -52,7 +52,7 @@ def _check_ownership(store: Store, sizes: dict[str, int]) -> None:
         foreign = list(sizes)
     if foreign:
         raise ConfigError(
-            f"{store.uri}: holds files that are not shards of an earlier build ({foreign[0]}); name a new or empty place as OUT"
+            f"{store.uri}: holds files that are not shards of an earlier build ({foreign[0]}); name a new or empty place"
         )
     if "manifest.json" in sizes:
         read_manifest(store)  # somebody else's manifest.json is refused here

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_shards.building.claim import claimed
 from data_shards.errors import ShardError
-from data_shards.manifest import Manifest, ShardEntry, index_name, read_index, read_manifest
+from data_shards.manifest import EXTRACTING, Manifest, ShardEntry, index_name, read_index, read_manifest
 from data_shards.storage.store import Store, fetched, open_store
 
 __all__ = ["copy_shards"]
@@ -32,7 +32,8 @@ def copy_shards(
         progress(0, len(manifest.shards))
         missing = [entry for entry in manifest.shards if not _is_copied(target, there, entry, check=check)]
         if missing or "manifest.json" not in there or read_manifest(target).digest != manifest.digest:
-            target.delete("manifest.json")
+            for name in ("manifest.json", EXTRACTING, "source.json"):  # of the set that lay there before
+                target.delete(name)
         already = len(manifest.shards) - len(missing)
         for number, entry in enumerate(missing):
             progress(already + number, len(manifest.shards))
@@ -42,7 +43,8 @@ def copy_shards(
                 target.put(path, entry.name)
             target.write(index_name(entry.name), index)  # after its shard: a shard with an index is whole
         progress(len(manifest.shards), len(manifest.shards))
-        target.write("rejects.jsonl", _rejects(origin))
+        for name in ("rejects.jsonl", "lacking.jsonl"):
+            target.write(name, _records(origin, name))
         target.write("manifest.json", manifest.to_bytes())
         named = {name for entry in manifest.shards for name in (entry.name, index_name(entry.name))}
         for name in there.keys() - named - {"manifest.json"}:  # of the set that lay there before
@@ -75,8 +77,8 @@ def _checked(origin: Store, entry: ShardEntry) -> Iterator[Path]:
         raise ShardError(f"{origin.uri}/{entry.name}: missing; build the set again") from None
 
 
-def _rejects(origin: Store) -> bytes:
+def _records(origin: Store, name: str) -> bytes:
     try:
-        return origin.read("rejects.jsonl")
+        return origin.read(name)
     except FileNotFoundError:
         return b""

@@ -16,7 +16,7 @@ from data_shards.building.summary import common_shape
 from data_shards.decode import DecodeLimits, decoder_versions
 from data_shards.errors import ClipError, ShardError
 from data_shards.listing import FeatureFile, ListedClip, Reject
-from data_shards.manifest import SCHEMA_VERSION, IndexedSample, ShardIndex, index_name
+from data_shards.manifest import SCHEMA_VERSION, IndexedSample, ShardIndex, current_index, index_name
 from data_shards.preprocess import PreprocessConfig, preprocess
 from data_shards.sample import Sample, sample_key
 from data_shards.storage.store import Store, file_sha256, published
@@ -67,11 +67,10 @@ def finished_index(store: Store, sizes: Mapping[str, int], plan: ShardPlan) -> S
 
     sizes: what the store holds, name to size in bytes.
     """
-    name = index_name(plan.name)
-    if name not in sizes or plan.name not in sizes:
+    if index_name(plan.name) not in sizes or plan.name not in sizes:
         return None
     try:
-        index = ShardIndex.from_bytes(store.read(name), origin=name)
+        index = current_index(store, plan.name)
     except (ShardError, FileNotFoundError):
         return None
     whole = index.size_bytes == sizes[plan.name] and index.plan_sha256 == plan.sha256

@@ -9,7 +9,7 @@ from data_shards.listing import NO_LEVEL, SPLITS, Extractors
 from data_shards.manifest import ShardEntry, ShardIndex, SplitSummary
 from data_shards.sample import member_of
 
-__all__ = ["common_shape", "feature_shapes", "made_by", "shard_entries", "split_summaries"]
+__all__ = ["common_shape", "feature_shapes", "lacking_jsonl", "made_by", "shard_entries", "split_summaries"]
 
 LabelNames = Mapping[str, tuple[str, ...]]
 
@@ -43,6 +43,11 @@ def made_by(indexes: Sequence[ShardIndex]) -> Extractors:
 def _difference(one: Mapping[str, object], other: Mapping[str, object]) -> str:
     names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
     return ", ".join(f"{name}: {one.get(name)} and {other.get(name)}" for name in names)[:200]
+
+
+def lacking_jsonl(indexes: Sequence[ShardIndex]) -> bytes:
+    """The content of lacking.jsonl."""
+    return b"".join(entry.to_bytes() for index in indexes for entry in index.lacking)
 
 
 def shard_entries(label_names: LabelNames, indexes: Sequence[ShardIndex]) -> tuple[ShardEntry, ...]:

@@ -63,7 +63,7 @@ def extractor_of(record: Mapping[str, JsonValue]) -> Extractor:
     would be another feature."""
     name, settings = record.get(_KEY), record.get("settings")
     if not isinstance(name, str) or name not in EXTRACTORS or not isinstance(settings, dict):
-        raise ModelError(f"a feature was made by {record.get('name', 'an extractor')}, which this Rapt does not have")
+        raise ModelError(f"a feature was made by '{name or record.get('name', 'somebody else')}', which this Rapt does not have")
     extractor = EXTRACTORS[name](_validated(name, settings))
     here = described(name, extractor)
     unlike = [field for field in {**record, **here} if _tells(field) and record.get(field) != here.get(field)]

@@ -35,6 +35,8 @@ class SourceFile:
             try:
                 yield here
             except OSError as error:
+                if str(error.filename) != str(here):  # of the block's own work
+                    raise
                 raise ClipError(
                     f"{self.name}: cannot be read from {self.uri} ({error.strerror or error}); "
                     "put it back, or list the dataset again"

@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,19 @@ from click.testing import CliRunner
 from cluster.command_line import rapt
 from data_shards.building.add_features import add_features
 from data_shards.building.build import build_shards
+from data_shards.building.copy import copy_shards
+from data_shards.building.feature_writer import AddFeatures
 from data_shards.building.shard_pool import write_in_processes
 from data_shards.building.shard_work import ShardWork
 from data_shards.building.verify import verify_shards
 from data_shards.datasets import list_dataset
-from data_shards.errors import ConfigError, ShardError
+from data_shards.errors import ConfigError, DataError, ShardError
 from data_shards.extraction.recorded import extractor_settings
-from data_shards.manifest import Manifest, ShardIndex, read_manifest
+from data_shards.manifest import Manifest, ShardIndex, current_index, read_manifest
 from data_shards.reading.loader import batch_of
 from data_shards.reading.reader import ShardSet, Target
 from data_shards.simulation import SimulationSettings, generate
-from data_shards.storage.store import Store
+from data_shards.storage.store import LocalStore, Store, open_store
 from tests.conftest import TINY_PREPROCESS
 
 SOUND = extractor_settings(["acoustics"], [])
@@ -208,3 +211,124 @@ def test_the_command_finds_the_clips_again_and_says_what_it_made(shards: Path, c
 def test_a_manifest_of_an_extraction_is_read_back(extracted: Path) -> None:
     stored = (extracted / "manifest.json").read_bytes()
     assert Manifest.from_bytes(stored, origin="here").to_bytes() == stored
+
+
+def stopped(folder: Path, clips: Path, num_shards: int) -> None:
+    """Extract sound into the first shards, and stop there."""
+
+    def write(store: Store, work: list[ShardWork], **options: object) -> Iterator[ShardIndex]:
+        yield from write_in_processes(store, work[:num_shards], num_workers=2, on_done=lambda done: None)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        add_features(folder, list_dataset("simulated", clips), SOUND, write=write)  # type: ignore[arg-type]
+
+
+def test_building_again_finishes_no_extraction_and_keeps_what_it_made(shards: Path, clips: Path, extracted: Path) -> None:
+    listing = list_dataset("simulated", clips)
+    stopped(shards, clips, 2)
+    with pytest.raises(ShardError, match="shards have no acoustics, which others got by `rapt shards extract`; run that again"):
+        build_shards(listing, shards, preprocess=TINY_PREPROCESS, clips_per_shard=3, num_workers=2)
+    with pytest.raises(ShardError, match="features are being added"):
+        read_manifest(shards)
+    asked: list[int] = []
+    manifest, _ = add_features(shards, listing, SOUND, progress=lambda done, total: asked.append(total))
+    assert asked[0] == 12 - 6
+    again = build_shards(listing, shards, preprocess=TINY_PREPROCESS, clips_per_shard=3, num_workers=2)
+    assert again.to_bytes() == manifest.to_bytes()
+
+
+def test_an_extraction_that_was_broken_off_never_reaches_another_set(shards: Path, clips: Path, built: Path) -> None:
+    stopped(shards, clips, 1)
+    other = TINY_PREPROCESS.model_copy(update={"num_frames": 2})
+    build_shards(list_dataset("simulated", clips), shards, preprocess=other, clips_per_shard=3, num_workers=2)
+    manifest, _ = add_features(shards, list_dataset("simulated", clips), SOUND)
+    assert manifest.preprocess == other
+    assert verify_shards(shards)[1] == []
+    copied = shards.parent / "copied"
+    copy_shards(built, copied)
+    stopped(copied, clips, 1)
+    copy_shards(shards, copied)
+    assert read_manifest(copied).digest == manifest.digest
+    assert not (copied / "source.json").exists()
+    assert add_features(copied, list_dataset("simulated", clips), SOUND)[0].digest == manifest.digest
+
+
+def test_a_new_tar_under_an_old_index_is_found_out(shards: Path, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listing = list_dataset("simulated", clips)
+    add_features(shards, listing, SOUND)
+    louder = extractor_settings(["acoustics"], ["acoustics.loud_db=0.5"])
+    write = LocalStore.write
+
+    def die_before_the_index(store: LocalStore, name: str, content: bytes) -> None:
+        if name.endswith(".index.json"):
+            raise KeyboardInterrupt
+        write(store, name, content)
+
+    def in_this_process(store: Store, work: list[ShardWork], **options: object) -> Iterator[ShardIndex]:
+        monkeypatch.setattr(LocalStore, "write", die_before_the_index)
+        try:
+            yield work[0].write(store, on_clip=lambda clip_id: None)
+        finally:
+            monkeypatch.setattr(LocalStore, "write", write)
+
+    with pytest.raises(KeyboardInterrupt):
+        add_features(shards, listing, louder, again=True, write=in_this_process)  # type: ignore[arg-type]
+    with pytest.raises(ShardError, match="was not made as in other shards"):
+        build_shards(listing, shards, preprocess=TINY_PREPROCESS, clips_per_shard=3)
+    manifest, _ = add_features(shards, listing, louder, again=True)
+    assert manifest.extractors["acoustics"]["settings"]["loud_db"] == 0.5  # type: ignore[index,call-overload]
+    assert verify_shards(shards)[1] == []
+
+
+def test_two_sources_of_one_feature_never_meet_in_a_build(shards: Path, clips: Path) -> None:
+    listing = list_dataset("simulated", clips)
+    add_features(shards, listing, SOUND)
+    first, *others = listing.clips
+    given = replace(first, features={"acoustics": np.zeros(31, dtype=np.float32)})
+    with pytest.raises(DataError, match=r"'acoustics' now comes with the dataset.*two sources are never mixed"):
+        build_shards(
+            replace(listing, clips=(given, *others)), shards, preprocess=TINY_PREPROCESS, clips_per_shard=3, num_workers=2
+        )
+
+
+def test_clips_that_were_away_are_tried_again(shards: Path, clips: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    shutil.copytree(clips, few)
+    for video in sorted((few / "clips").iterdir())[:6]:
+        video.unlink()
+    _, lacking = add_features(shards, list_dataset("simulated", few), SOUND)
+    assert len(lacking) == 6
+    assert all("no file" in entry.reason for entry in lacking)
+    manifest, lacking = add_features(shards, list_dataset("simulated", clips), SOUND)
+    assert lacking == []
+    assert manifest.features == {"acoustics": (8,)}
+
+
+def test_a_shard_that_somebody_else_changed_is_not_overwritten(shards: Path, clips: Path) -> None:
+    listing = list_dataset("simulated", clips)
+    faces = extractor_settings(["openface"], ["openface.source=csv"])
+    store = open_store(shards)
+    (mine,) = [entry for entry in read_manifest(shards).shards if entry.name == "train-000000.tar"]
+    slow = AddFeatures(name=mine.name, clips=listing.clips[:3], extractors=SOUND)
+
+    def other_extraction(clip_id: str) -> None:
+        if "openface" not in current_index(store, mine.name).extractors:
+            AddFeatures(name=mine.name, clips=listing.clips[:3], extractors=faces).write(store, on_clip=lambda clip_id: None)
+
+    with pytest.raises(ShardError, match="changed meanwhile, so another command is at work there"):
+        slow.write(store, on_clip=other_extraction)
+    assert current_index(store, mine.name).extractors.keys() == {"openface"}
+
+
+def test_a_broken_off_run_goes_on_with_clips_that_moved(shards: Path, clips: Path, tmp_path: Path) -> None:
+    stopped(shards, clips, 1)
+    moved = Path(shutil.copytree(clips, tmp_path / "moved"))
+    found = json.loads(invoked("shards", "extract", str(shards), "--with", "acoustics", "--source", str(moved), "--json"))
+    assert found["features"]["acoustics"]["clips"] == 12
+    for wrong in (["--dataset", "daisee"], []):
+        with pytest.raises(ConfigError, match=r"--dataset says what|names no extractor"):
+            invoked("shards", "extract", str(shards), "--with", "acoustics" if wrong else ",", *wrong)
+    with pytest.raises(ShardError, match="no manifest"):
+        invoked("shards", "extract", str(tmp_path / "nowhere"), "--with", "acoustics", "--source", str(clips))
+    assert not (tmp_path / "nowhere").exists()
