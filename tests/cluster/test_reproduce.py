@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cluster.test_command_line import rapt_run
 from tests.training.cmose_like import cmose_like_shards
 from training.tracking import mlflow_client
@@ -41,7 +43,7 @@ def test_the_losses_of_cmose_from_shards_to_a_table(tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     content = json.loads(made.stdout)
     assert content["rows"][0]["metrics"]["balanced_accuracy"]["mean"] == 0.25
-    assert content["rows"][1]["published"] == {"accuracy": 0.7748, "balanced_accuracy": 0.6094}
+    assert content["rows"][1]["published"] == pytest.approx({"accuracy": 0.7748, "balanced_accuracy": 0.6094})
     client = mlflow_client(f"sqlite:///{tmp_path / 'home' / 'mlflow' / 'mlflow.db'}")
     [experiment] = [found for found in client.search_experiments() if found.name == "engagement"]
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
