@@ -9,8 +9,8 @@ from rich.table import Table
 
 from training.events import CheckpointSaved, EpochDone, Event, RunFinished, RunStarted, StepDone
 from training.metrics import Evaluation
-from training.reproduction.table import HEADINGS, cells_of
 from training.reproduction.table import Table as ReproducedTable
+from training.reproduction.table import cells_of, headings_of
 
 __all__ = ["TrainingDisplay", "clip_progress", "console", "counted", "evaluation_table", "progress_console", "reproduced_table"]
 
@@ -141,10 +141,11 @@ def evaluation_table(evaluation: Evaluation, *, title: str) -> Table:
 
 
 def reproduced_table(made: ReproducedTable) -> Table:
-    """A paper's table made again: our figures with both intervals beside the published ones."""
-    table = Table(title=f"{made.table}, mean squared error")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading in (HEADINGS[0], HEADINGS[-1]) else "right")
+    """A paper's table made again: our figures with their intervals beside the published ones."""
+    table = Table(title=f"{made.table}, {made.title}")
+    headings = headings_of(made)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in (headings[0], headings[-1]) else "right")
     for row in made.rows:
-        table.add_row(*cells_of(row))
+        table.add_row(*cells_of(row, made.columns))
     return table

@@ -36,15 +36,22 @@ def reproduce(
     engagewild   mean squared error on EngageWild's 48 validation videos:
                  rows mean, ridge_mean, ridge_segments, ridge_stat, svr,
                  tcn_ce, tcn_mse, tcn_ordinal, tcn_mocorank, average
+    cmose_losses accuracy of the losses of CMOSE's Table 2, on shards with openface and i3d:
+                 rows majority, cross_entropy, weighted_cross_entropy, mse, mse_rank, mse_triplet,
+                 cross_entropy_center, cb_focal, ldam, mocorank, mocorank_center, mocorank_fast
+    cmose_parts  accuracy of its parts (Tables 3 and 4), on shards with acoustics and speech too:
+                 rows majority, openface, attention, concat, both, i3d, audio
 
-    Every setting is chosen by cross-validation inside the training split; the labels of the validation split are read
-    once, for the figures. Two intervals stand beside each mean: over seeds (Student's t), and over clips (bootstrap).
+    In engagewild every setting is chosen by cross-validation inside the training split, and the labels of the validation
+    split are read once, for the figures; in CMOSE's tables the validation split chooses the epoch, and the test split is
+    read once. Intervals stand beside each mean: over seeds (Student's t), and over clips or people (bootstrap).
 
     \b
     Examples:
         rapt shards build engagewild ~/EngageWild ew-shards
         rapt reproduce engagewild --data ew-shards
         rapt reproduce engagewild --data ew-shards --seeds 2 --rows mean,ridge_stat,tcn_mocorank --json
+        rapt reproduce cmose_losses --data my-shards --rows majority,cross_entropy,mocorank --markdown
     """
     from cluster.home import absolute_uri, cache_settings, mlflow_uri
     from cluster.terminal import clip_progress, console, reproduced_table

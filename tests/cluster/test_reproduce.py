@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cluster.test_command_line import rapt_run
+from tests.training.cmose_like import cmose_like_shards
 from training.tracking import mlflow_client
 
 
@@ -33,6 +36,22 @@ def test_engagewild_from_arrays_to_a_table(real_data: Path, tmp_path: Path) -> N
     assert "the aim of below 0.080 is missed" in table.stdout
 
 
+def test_the_losses_of_cmose_from_shards_to_a_table(tmp_path: Path) -> None:
+    cmose_like_shards(tmp_path / "shards")
+    told = ("reproduce", "cmose_losses", "--data", tmp_path / "shards", "--seeds", "1", "--rows", "majority,mocorank")
+    made = rapt_run(*told, "--json", "--workers", "1", RAPT_HOME=str(tmp_path / "home"))
+    assert made.returncode == 0, made.stderr
+    content = json.loads(made.stdout)
+    assert content["rows"][0]["metrics"]["balanced_accuracy"]["mean"] == 0.25
+    assert content["rows"][1]["published"] == pytest.approx({"accuracy": 0.7748, "balanced_accuracy": 0.6094})
+    client = mlflow_client(f"sqlite:///{tmp_path / 'home' / 'mlflow' / 'mlflow.db'}")
+    [experiment] = [found for found in client.search_experiments() if found.name == "engagement"]
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {"reproduce-cmose_losses", "majority", "mocorank"}
+    assert runs["majority"].data.metrics["balanced_accuracy_mean"] == 0.25
+
+
 def test_an_unknown_table_names_the_known_ones(tmp_path: Path) -> None:
     done = rapt_run("reproduce", "imagenet", "--data", tmp_path)
-    assert (done.returncode, done.stderr.strip()) == (1, "Error: no table named 'imagenet'; there are: engagewild")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "Error: no table named 'imagenet'; there are: engagewild, cmose_losses, cmose_parts"

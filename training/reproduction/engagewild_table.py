@@ -15,7 +15,7 @@ from training.reproduction.engagewild import ROWS, row_result
 from training.reproduction.published import ENGAGEWILD_AIM
 from training.reproduction.row_pool import Progress, run_tasks
 from training.reproduction.split_arrays import SplitArrays, read_split
-from training.reproduction.table import Row, SeedResult, Table, row_of
+from training.reproduction.table import Column, Row, SeedResult, Table, row_of
 
 __all__ = ["AVERAGED", "averaged_result", "engagewild_table"]
 
@@ -28,6 +28,13 @@ AVERAGED: dict[str, tuple[str, ...]] = {
     "networks": ("tcn_ce", "tcn_mse", "tcn_ordinal", "tcn_mocorank"),
     "all of these": ("ridge_mean", "ridge_segments", "svr", "tcn_ce", "tcn_mse", "tcn_ordinal", "tcn_mocorank"),
 }
+_COLUMNS = (
+    Column(heading="MSE", metric="mse", shows="mean", digits=4),
+    Column(heading="over seeds", metric="mse", shows="seeds", digits=4),
+    Column(heading="over clips", metric="mse", shows="clips", digits=4),
+    Column(heading="inside training", metric="cv_mse", shows="mean", digits=4),
+    Column(heading="compared with", metric="mse", shows="published", digits=4),
+)
 
 Results = Mapping[tuple[str, int], SeedResult]
 
@@ -114,7 +121,14 @@ def _with_verdict(rows: tuple[Row, ...], *, num_clips: int) -> Table:
         "between seeds by its folds alone."
     )
     return Table(
-        table="engagewild", rows=rows, aim=ENGAGEWILD_AIM, headline=HEADLINE, best_by_cv=best.name, sentences=tuple(sentences)
+        table="engagewild",
+        title="mean squared error",
+        columns=_COLUMNS,
+        rows=rows,
+        headline=HEADLINE,
+        aim=ENGAGEWILD_AIM,
+        best_by_cv=best.name,
+        sentences=tuple(sentences),
     )
 
 

@@ -4,15 +4,28 @@ Letters: N clips, R seeds.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from data_shards.schema import Stored
 from training.reproduction.split_arrays import Values
 
-__all__ = ["HEADINGS", "MAX_SEEDS", "Figure", "Row", "SeedResult", "Table", "cells_of", "figure_of", "row_of", "to_markdown"]
+__all__ = [
+    "MAX_SEEDS",
+    "Column",
+    "Figure",
+    "Row",
+    "SeedResult",
+    "Table",
+    "cells_of",
+    "figure_of",
+    "headings_of",
+    "row_of",
+    "seeds_figure",
+    "to_markdown",
+]
 
-HEADINGS = ("row", "MSE", "over seeds", "over clips", "inside training", "compared with")
 _RESAMPLES = 2000
 # two-sided 95 % quantiles of Student's t with 1, 2, ... degrees of freedom
 _T_975 = (
@@ -35,21 +48,19 @@ class SeedResult(Stored):
 class Figure(Stored):
     """A figure over seeds. low, high: 95 % t interval of the mean over seeds, None for a single seed: how much the outcome
     depends on chance in training and folds. clips_low, clips_high: 95 % percentile bootstrap over clips of the mean over
-    seeds: how much it depends on which clips there are."""
+    seeds: how much it depends on which clips there are; None where a table has no such interval."""
 
     mean: float
     low: float | None
     high: float | None
     seeds: tuple[float, ...]
-    clips_low: float
-    clips_high: float
+    clips_low: float | None = None
+    clips_high: float | None = None
 
 
 class Row(Stored):
-    """A row. published: the figure it is compared with, {} where there is none; chosen: the setting of each seed.
-
-    metrics: "mse" on the validation split, "cv_mse" by cross-validation inside the training split.
-    """
+    """A row. metrics: our figures by name; published: the ones they are compared with, {} where there are none; chosen:
+    the setting of each seed."""
 
     name: str
     what: str
@@ -61,15 +72,26 @@ class Row(Stored):
     data_digest: str
 
 
+class Column(Stored):
+    """What a column shows of a row's metric: our mean over seeds, an interval, both, or the published figure."""
+
+    heading: str
+    metric: str
+    shows: Literal["mean", "seeds", "clips", "mean_and_seeds", "published"]
+    digits: int
+
+
 class Table(Stored):
-    """A table. aim: the error that `headline`, the row of the model under test, should stay below; best_by_cv: the row that
-    the training split alone would pick."""
+    """A table. title: what its figures are; headline: the row of the model under test. aim: the error it should stay below,
+    where one was set; best_by_cv: the row that cross-validation would pick, where there is one."""
 
     table: str
+    title: str
+    columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    aim: float
     headline: str
-    best_by_cv: str
+    aim: float | None = None
+    best_by_cv: str | None = None
     sentences: tuple[str, ...]
 
 
@@ -104,36 +126,55 @@ def row_of(
 def figure_of(predicted_RN: Values, values_N: Values) -> Figure:
     """Mean squared error of R seeds' predictions, with both intervals."""
     errors_RN = (predicted_RN - values_N) ** 2
-    seeds_R, clips_N = errors_RN.mean(axis=1), errors_RN.mean(axis=0)
-    num_seeds, num_clips = errors_RN.shape
-    half = _T_975[num_seeds - 2] * float(seeds_R.std(ddof=1)) / num_seeds**0.5 if num_seeds > 1 else None
+    clips_N, num_clips = errors_RN.mean(axis=0), len(values_N)
     times_drawn = np.random.default_rng(0).multinomial(num_clips, np.full(num_clips, 1 / num_clips), size=_RESAMPLES)
     low, high = np.percentile(times_drawn @ clips_N / num_clips, [2.5, 97.5])
-    mean = float(seeds_R.mean())
+    over_seeds = seeds_figure(errors_RN.mean(axis=1))
+    return over_seeds.model_copy(update={"clips_low": float(low), "clips_high": float(high)})
+
+
+def seeds_figure(seeds_R: Values) -> Figure:
+    """A figure of each of R seeds: their mean with its t interval."""
+    num_seeds, mean = len(seeds_R), float(seeds_R.mean())
+    half = _T_975[num_seeds - 2] * float(seeds_R.std(ddof=1)) / num_seeds**0.5 if num_seeds > 1 else None
     return Figure(
         mean=mean,
         low=None if half is None else mean - half,
         high=None if half is None else mean + half,
         seeds=tuple(seeds_R.tolist()),
-        clips_low=float(low),
-        clips_high=float(high),
     )
 
 
 def to_markdown(table: Table) -> str:
     """The table for docs/experiments.md."""
-    lines = [HEADINGS, ("---",) * len(HEADINGS), *(cells_of(row) for row in table.rows)]
+    headings = headings_of(table)
+    lines = [headings, ("---",) * len(headings), *(cells_of(row, table.columns) for row in table.rows)]
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *table.sentences])
 
 
-def cells_of(row: Row) -> tuple[str, ...]:
-    """A row's figures in words, under HEADINGS."""
-    ours = row.metrics["mse"]
-    return (
-        row.what,
-        f"{ours.mean:.4f}",
-        "" if ours.low is None or ours.high is None else f"{ours.low:.4f} to {ours.high:.4f}",
-        f"{ours.clips_low:.4f} to {ours.clips_high:.4f}",
-        f"{row.metrics['cv_mse'].mean:.4f}",
-        f"{row.published['mse']:.4f} {row.published_method}" if row.published else "",
-    )
+def headings_of(table: Table) -> tuple[str, ...]:
+    """What stands above the cells of each row."""
+    return ("row", *(column.heading for column in table.columns))
+
+
+def cells_of(row: Row, columns: Sequence[Column]) -> tuple[str, ...]:
+    """A row's name and its figures in words."""
+    return (row.what, *(_cell(row, column) for column in columns))
+
+
+def _cell(row: Row, column: Column) -> str:
+    """Empty where a row has no such figure."""
+    digits, figure = column.digits, row.metrics.get(column.metric)
+    if column.shows == "published":
+        published = row.published.get(column.metric)
+        return "" if published is None else f"{published:.{digits}f} {row.published_method}".rstrip()
+    if figure is None:
+        return ""
+    mean = f"{figure.mean:.{digits}f}"
+    over_seeds, over_clips = _span(figure.low, figure.high, digits), _span(figure.clips_low, figure.clips_high, digits)
+    both = f"{mean} ({over_seeds})" if over_seeds else mean
+    return {"mean": mean, "seeds": over_seeds, "clips": over_clips, "mean_and_seeds": both}[column.shows]
+
+
+def _span(low: float | None, high: float | None, digits: int) -> str:
+    return "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"

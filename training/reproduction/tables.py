@@ -5,6 +5,7 @@ from typing import Protocol
 
 from data_shards.errors import ConfigError
 from data_shards.storage.shard_cache import CacheSettings
+from training.reproduction.cmose_tables import cmose_losses, cmose_parts
 from training.reproduction.engagewild_table import engagewild_table
 from training.reproduction.row_pool import Progress
 from training.reproduction.table import Table
@@ -22,6 +23,8 @@ class MakeTable(Protocol):
 
 TABLES: dict[str, MakeTable] = {
     "engagewild": engagewild_table,
+    "cmose_losses": cmose_losses,
+    "cmose_parts": cmose_parts,
 }
 
 
