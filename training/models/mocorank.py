@@ -129,6 +129,7 @@ class MocoRank(EngagementModel):
                 raise ConfigError(f"the data have no '{name}' from which its width could be taken; set it, e.g. model.i3d_width")
         self.visual = VisualPart(settings, num_levels)
         self.audio = AudioPart(self.visual.width, settings, num_levels) if settings.speech else None
+        self.reads_directions, self.level_centres = self.visual.head.reads_directions, self.visual.head.level_centres
 
     def prepared(self, inputs: ClipInputs) -> ClipInputs:
         return self.visual.prepared(inputs)
