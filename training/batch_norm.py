@@ -1,6 +1,8 @@
 """Batch statistics over all workers, on CPU too, so that local and distributed runs normalise by the same numbers.
 
-torch's own SyncBatchNorm (torch 2.13) refuses CPU tensors; it is used on GPUs, and this one elsewhere.
+torch's own SyncBatchNorm (torch 2.13) refuses CPU tensors, and with fewer than two values a channel over all workers it divides
+by zero or lets the running statistics decay. So it is used for frames on GPUs alone, of which there are always many, and
+this one for all else: rows of features are those that were measured, which may be one or none.
 """
 
 from typing import Any
@@ -89,10 +91,11 @@ _OVER_ALL_WORKERS: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """Replace every BatchNorm1d and BatchNorm2d by one over all workers; parameter and buffer names stay."""
-    if device.type == "cuda":
-        synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        return synchronised
-    for module in model.modules():
-        module.__class__ = _OVER_ALL_WORKERS.get(type(module), type(module))
+    """Make every BatchNorm1d and BatchNorm2d below `model` one over all workers; parameter and buffer names stay."""
+    for parent in list(model.modules()):
+        for name, module in parent.named_children():
+            if device.type == "cuda" and type(module) is nn.BatchNorm2d:
+                setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(module))  # type: ignore[no-untyped-call]
+            else:
+                module.__class__ = _OVER_ALL_WORKERS.get(type(module), type(module))
     return model

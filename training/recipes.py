@@ -20,7 +20,7 @@ def resnet_tcn() -> RunConfig:
 
     [choice] the paper names no number of epochs (20 here), no momentum (0.9) and no first weights (from scratch;
     `--set model.weights=hf://timm/resnet18.tv_in1k` starts from ImageNet). It trains on train + validation without
-    a selection set, which Rapt does not repeat: `--set data.train_splits=train,validation data.validation_split=none`
+    a selection set, which Rapt does not repeat: `--set data.train_splits=train,validation --set data.validation_split=none`
     does, and keeps the last epoch.
     """
     return RunConfig(
@@ -70,8 +70,8 @@ def engagewild() -> RunConfig:
     The official validation split is the test split here: nothing is chosen on it. Epochs, sizes and the use of values
     uncompressed come from cross-validation inside the training split (docs/experiments.md), and the last epoch is kept.
     The loss's pool and momentum are smaller than the paper's 2048 and 0.999: a run has a hundred steps.
-    `--set loss.name=mse model.head=linear` trains a baseline; `--set model.openface=vggface2_21 model.openface_width=128`
-    reads another array.
+    `--set loss.name=mse --set model.head=linear` trains a baseline, and another array is read with
+    `--set model.openface=vggface2_21 --set model.openface_width=128`.
     """
     return RunConfig(
         recipe="engagewild",

@@ -30,8 +30,9 @@ def prepare(model: EngagementModel, run: RunConfig) -> Start:
     start = start_from(model, run.starts_from) if run.starts_from else Start()
     model.freeze(run.freeze)
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
-    pretrained = getattr(run.model, "weights", "none") != "none"
-    untrained = [name for name in frozen if name in start.fresh or not (run.starts_from or pretrained)]
+    given = model.pretrained if getattr(run.model, "weights", "none") != "none" else ()
+    fresh = set(start.fresh if run.starts_from else frozen)
+    untrained = [name for name in frozen if name in fresh and not any(name.startswith(f"{part}.") for part in given)]
     if untrained:
         raise ConfigError(
             f"freeze: {untrained[0]} has its first, untrained weights; set starts_from to a bundle that has it, train the "

@@ -24,6 +24,7 @@ def test_engagewild_from_arrays_to_a_table(real_data: Path, tmp_path: Path) -> N
         assert len(row["metrics"]["mse"]["seeds"]) == 2
     assert round(content["rows"][0]["metrics"]["mse"]["mean"], 4) == 0.0952
     assert content["rows"][1]["published"] == {"mse": 0.0563}
+    assert [row["published_source"].split()[0] for row in content["rows"]] == ["measured", "Savchenko"]
     client = mlflow_client(f"sqlite:///{tmp_path / 'home' / 'mlflow' / 'mlflow.db'}")
     [experiment] = [found for found in client.search_experiments() if found.name == "engagement"]
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
@@ -49,6 +50,14 @@ def test_the_losses_of_cmose_from_shards_to_a_table(tmp_path: Path) -> None:
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     assert set(runs) == {"reproduce-cmose_losses", "majority", "mocorank"}
     assert runs["majority"].data.metrics["balanced_accuracy_mean"] == 0.25
+
+
+def test_more_seeds_than_an_interval_is_known_for_are_refused(tmp_path: Path) -> None:
+    done = rapt_run("reproduce", "engagewild", "--data", tmp_path, "--seeds", "21")
+    assert (done.returncode, done.stderr.strip()) == (
+        1,
+        "Error: --seeds is 21, and intervals are known for up to 20 seeds; ask for fewer",
+    )
 
 
 def test_an_unknown_table_names_the_known_ones(tmp_path: Path) -> None:

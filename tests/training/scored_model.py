@@ -23,12 +23,13 @@ class ScoredTcnSettings(FeatureTcnSettings):
 
 class ScoredTcn(FeatureTcn):
     settings_type: ClassVar[type[Settings]] = ScoredTcnSettings
+    reads_directions = True
 
     def __init__(self, settings: ScoredTcnSettings, num_levels: int) -> None:
         super().__init__(settings, num_levels)
         self.head = nn.Linear(settings.hidden, 1, bias=False)
         if not settings.batch_norm:
-            self.norm = nn.Identity()
+            self.norm.norm = nn.Identity()
         self.register_buffer("places_K", torch.linspace(-0.75, 0.75, num_levels), persistent=False)
 
     def forward(self, inputs: ClipInputs) -> ModelOutput:

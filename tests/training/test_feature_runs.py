@@ -78,7 +78,7 @@ def test_gradients_are_those_of_finite_differences(run: RunConfig) -> None:
 
     def total(weight: torch.Tensor) -> torch.Tensor:
         inputs = ClipInputs(torch.empty(4, 0, 3, 0, 0, dtype=torch.uint8), torch.arange(4), {"openface_15": features})
-        logits: torch.Tensor = torch.func.functional_call(model, {"norm.weight": weight}, (inputs,)).logits_BK
+        logits: torch.Tensor = torch.func.functional_call(model, {"norm.norm.weight": weight}, (inputs,)).logits_BK
         return (logits * torch.arange(4)).square().sum()
 
     weight = torch.rand(60, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()

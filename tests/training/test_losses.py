@@ -15,7 +15,8 @@ from training.losses import LOSSES, EngagementLoss, TrainingLevels
 from training.losses.center import Centers
 from training.losses.mocorank import MocoRank
 from training.losses.momentum import Triplets
-from training.models import ModelOutput
+from training.models import MODELS, EngagementModel, ModelOutput
+from training.models.mocorank import MocoRankSettings as ModelSettings
 from training.world import World
 
 COUNTS = (34, 213, 2617, 2494)  # DAiSEE's training set
@@ -216,6 +217,55 @@ def test_center_loss_pulls_to_centers_that_follow(unit_length: bool) -> None:
             own = read[labels.numpy() == level]
             expected[level] += 0.5 * (own - expected[level]).sum(axis=0) / (1 + len(own))
         assert np.allclose(centers.centers_KE.numpy(), expected, rtol=1e-12)
+
+
+def test_centers_are_summed_in_single_precision_under_autocast() -> None:
+    output, labels = batch(10)
+    plain, rough = Centers(4), Centers(4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough.observe(output.embedding_BE.float(), labels)
+    plain.observe(output.embedding_BE.float(), labels)
+    for centers in (plain, rough):
+        centers._centers(output.embedding_BE.float())
+        centers.after_step(World())
+    assert rough.centers_KE.dtype == torch.float32
+    assert torch.equal(rough.centers_KE, plain.centers_KE)
+
+
+@pytest.mark.parametrize(("head", "unit_length"), [("cosine", True), ("linear", False), ("ordinal", False)])
+@pytest.mark.parametrize("name", ["cross_entropy", "mocorank"])
+def test_center_loss_reads_embeddings_as_the_head_does(name: str, head: str, unit_length: bool) -> None:
+    # by shrinking embeddings a cosine head's center loss could be lowered without any score changing
+    output, labels = batch(10)
+    loss, centers = make(name, center=0.2), Centers(4, unit_length=unit_length)
+    without = float(make(name)(output, labels))
+    loss.start(headed(head), World())
+    for scale in (1.0, 0.1):
+        scaled = output._replace(embedding_BE=output.embedding_BE * scale)
+        expected = without + 0.2 * float(centers(scaled.embedding_BE, labels))
+        assert float(loss(scaled, labels)) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["mse", "mse_rank", "mse_triplet"])
+def test_scores_are_drawn_to_where_the_head_reads_the_levels(name: str) -> None:
+    output, labels = batch(8)
+    for head, places in (("cosine", (-0.75, -0.25, 0.25, 0.75)), ("linear", SCORES), ("ordinal", SCORES)):
+        loss = make(name, weight=0) if name != "mse" else make(name)
+        loss.start(headed(head), World())
+        at_place = output._replace(scores_B=torch.tensor(places, dtype=torch.float64)[labels])
+        assert float(loss(at_place, labels)) == pytest.approx(0, abs=1e-30)
+        assert float(loss(at_place._replace(scores_B=at_place.scores_B + 0.1), labels)) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("name", ["mse", "mse_rank", "mse_triplet", "mocorank"])
+def test_levels_without_an_order_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"the loss {name} goes by the order of levels, and .* have no order"):
+        make(name, (1, 2, 3), (-1.0, -1.0, 1.0))
+
+
+def headed(head: str) -> EngagementModel:
+    settings = ModelSettings.model_validate({"hidden": 4, "levels": 1, "openface_width": 2, "i3d_width": 2, "head": head})
+    return MODELS["mocorank"](settings, 4)
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "mocorank"])

@@ -203,6 +203,11 @@ def test_bfloat16_autocast_gives_nearly_the_same(case: str) -> None:
         ({"openface": "none", "i3d": "none", "fusion": "i3d"}, "fusion 'openface' is for i3d 'none'"),
         ({"temporal": "bilstm", "hidden": 7}, "even number"),
         ({"temporal": "transformer", "hidden": 10}, "multiple of heads"),
+        ({"temporal": "bilstm", "kernel": 5}, "kernel has no effect here: the temporal part is a bilstm"),
+        ({"temporal": "tcn", "heads": 8}, "heads has no effect here: the temporal part is a tcn"),
+        ({"chunks": 0, "min_rows": 100}, "min_rows has no effect here: chunks is 0"),
+        ({"openface": "none", "fusion": "i3d", "levels": 4}, "levels has no effect here: the fusion is i3d"),
+        ({"openface": "none", "fusion": "i3d", "chunks": 8}, "chunks has no effect here: the fusion is i3d"),
     ],
 )
 def test_what_cannot_apply_is_refused(settings: dict[str, Any], sentence: str) -> None:

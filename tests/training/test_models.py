@@ -23,6 +23,7 @@ _SEQUENCE = {**_MOCORANK, "openface": "segments", "openface_width": 60, "chunks"
 # models by name, and the variants of mocorank that go other ways through its code
 CASES: dict[str, dict[str, object]] = {
     **{name: {"name": name} for name in MODELS},
+    "feature_tcn segments": {"name": "feature_tcn", "feature": "segments"},
     "mocorank": {"name": "mocorank", **_MOCORANK},
     "mocorank speech": {"name": "mocorank", **_MOCORANK, "speech": True},
     "mocorank attention": {"name": "mocorank", **_MOCORANK, "fusion": "attention", "head": "ordinal", "speech": True},
@@ -127,6 +128,19 @@ def test_the_frame_baseline_is_blind_to_order_and_the_tcn_is_not() -> None:
     blind, temporal = small("resnet_mean").eval(), small("resnet_tcn").eval()
     assert torch.allclose(blind(forward).logits_BK, blind(backward).logits_BK, atol=1e-5)
     assert not torch.allclose(temporal(forward).logits_BK, temporal(backward).logits_BK, atol=1e-5)
+
+
+def test_a_segment_without_a_face_and_padding_say_nothing() -> None:
+    model, whole = small("feature_tcn segments").train(), inputs(4)
+    lost = whole.features["segments"].clone()
+    lost[0, 3] = torch.nan
+    lost[1, 4:] = 1e6  # behind the clip's own four segments
+    output = model(whole._replace(features={**whole.features, "segments": lost}))
+    assert torch.isfinite(output.logits_BK).all()
+    measured = torch.cat([whole.features["segments"][clip, :own] for clip, own in enumerate((15, 4, 11, 7))])
+    measured = torch.cat([measured[:3], measured[4:]])
+    compressed = measured.sign() * measured.abs().log1p()
+    assert torch.allclose(model.norm.norm.running_mean, 0.1 * compressed.mean(dim=0), atol=1e-5)
 
 
 def test_the_published_size() -> None:

@@ -7,19 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.model_selection import StratifiedKFold
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from data_shards.building.build import build_shards
 from data_shards.datasets import DATASETS
 from data_shards.datasets.engagewild_arrays import LEVEL_VALUES
 from data_shards.errors import ConfigError
+from data_shards.hashing import seed_of
 from data_shards.preprocess import PreprocessConfig
 from data_shards.storage.source import Source
 from training.bundle import load_bundle
 from training.config import with_settings
 from training.loop import train as train_loop
 from training.recipes import recipe
-from training.reproduction.cross_validation import choose, look_alikes, stratified_folds
+from training.reproduction.cross_validation import _STREAM_FOLDS, NUM_FOLDS, choose, look_alikes, stratified_folds
 from training.reproduction.engagewild import ROWS, RowPlan, people_apart, plan_result, row_result
 from training.reproduction.engagewild_table import AVERAGED, averaged_result, engagewild_table
 from training.reproduction.memory_fit import expected_values, fit_in_memory
@@ -104,11 +108,14 @@ def test_ridge_is_its_closed_form(train: SplitArrays, validation: SplitArrays) -
 
 def test_cross_validation_is_that_of_scikit_learn_on_the_same_folds(train: SplitArrays) -> None:
     # the mean over clips of the error of a fit that has not seen the clip's fold, not the mean over folds
-    choice = choose({"mean": training_mean()}, train, np.arange(len(train)), seed=0)
-    folds = StratifiedKFold(5, shuffle=True, random_state=0).split(train.values, train.levels_N)
-    by_hand = np.concatenate([(train.values[out] - train.values[fitted].mean()) ** 2 for fitted, out in folds]).mean()
-    assert choice.cv_mse == pytest.approx(by_hand, rel=2e-3)
-    assert choice.cv_mse > train.values.var()
+    groups_N = people_apart(train)
+    choice = choose({"ridge": ridge(Descriptor("openface_15", "mean", compressed=False), alpha=300)}, train, groups_N, seed=4)
+    folds_N = stratified_folds(train.levels_N, groups_N, num_folds=NUM_FOLDS, seed=seed_of(4, _STREAM_FOLDS))
+    x_ND = train.features["openface_15"].astype(np.float64).mean(axis=1)
+    theirs = make_pipeline(StandardScaler(), Ridge(alpha=300))
+    expected_N = cross_val_predict(theirs, x_ND, train.values, cv=PredefinedSplit(folds_N)).clip(0, 1)
+    assert choice.out_of_fold_N == pytest.approx(expected_N, abs=1e-9)
+    assert choice.cv_mse == pytest.approx(np.mean((expected_N - train.values) ** 2), rel=1e-9)
 
 
 def test_the_better_candidate_is_chosen(train: SplitArrays) -> None:

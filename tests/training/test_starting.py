@@ -1,6 +1,8 @@
 """Runs that start from an earlier one's weights, and parts that do not train."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,10 @@ from training.config import RunConfig, with_settings
 from training.events import RunStarted
 from training.loop import train
 from training.models import MODELS
+from training.models.resnet import ResNet
+from training.models.resnet_tcn import ResNetTcnSettings
 from training.recipes import recipe
+from training.starting import prepare
 
 Shards = tuple[Path, Manifest]
 
@@ -69,6 +74,20 @@ def test_weights_that_nothing_trained_are_not_frozen(shards: Shards, visual_bund
         train(audio_from(Path("x"), "starts_from="), shards[0], tmp_path / "a", run_id="a")
     with pytest.raises(ConfigError, match=r"freeze: audio\..* has its first, untrained weights"):
         train(audio_from(visual_bundle, "freeze=audio"), shards[0], tmp_path / "b", run_id="b")
+
+
+def test_published_weights_are_those_of_the_frame_encoder_alone(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"widths": (4, 8), "blocks": 1, "levels": 1, "hidden": 4}
+    torch.save(ResNet((4, 8), 1).state_dict(), tmp_path / "weights.pth")
+    for weights, part, refused in (
+        (tmp_path / "weights.pth", "resnet", ""),
+        (tmp_path / "weights.pth", "tcn", "tcn"),
+        ("none", "resnet", "resnet"),
+    ):
+        settings = ResNetTcnSettings(weights=str(weights), **sizes)
+        run = recipe("demo").model_copy(update={"model": settings, "freeze": (part,)})
+        with pytest.raises(ConfigError, match=rf"freeze: {refused}\..* has its first") if refused else nullcontext():
+            prepare(MODELS["resnet_tcn"](settings, 4), run)
 
 
 def test_a_start_that_is_not_there_or_does_not_fit_is_one_sentence(

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.losses.contract import SizedByState, at_least_single
+from training.models.contract import EngagementModel
 from training.world import World
 
 __all__ = ["Centers"]
@@ -17,17 +18,21 @@ class Centers(SizedByState):
 
     1/2 |x - c_y|^2 as a mean over clips [choice: they sum; so it does not depend on the batch], and by their eq. 4
     c_k moves by 0.5 * sum(x - c_k) / (1 + n_k), over the n_k clips of level k in the global batch. [choice] centers start at
-    zero. unit_length: embeddings are scaled to length 1 first, for a model whose head reads their direction alone: the loss
-    would otherwise be lowered by shrinking them, which changes no score.
+    zero. [choice] embeddings are scaled to length 1 first (unit_length) where the model's head reads their direction alone: the
+    loss would otherwise be lowered by shrinking them, which changes no score. `follow` asks the model.
     """
 
-    def __init__(self, num_levels: int, *, unit_length: bool) -> None:
+    def __init__(self, num_levels: int, *, unit_length: bool = False) -> None:
         super().__init__()
         self.unit_length = unit_length
         self.num_levels = num_levels
         self.centers_KE: Tensor
         self.register_buffer("centers_KE", torch.empty(num_levels, 0))
         self._seen: list[tuple[Tensor, Tensor]] = []  # of each microbatch of this step: sums_KE and counts_K
+
+    def follow(self, model: EngagementModel) -> None:
+        """Read embeddings as the model's head does."""
+        self.unit_length = model.reads_directions
 
     def forward(self, embedding_BE: Tensor, labels_B: Tensor) -> Tensor:
         offsets_BE = self._read(embedding_BE) - self._centers(embedding_BE)[labels_B]
@@ -36,8 +41,9 @@ class Centers(SizedByState):
     @torch.no_grad()
     def observe(self, embedding_BE: Tensor, labels_B: Tensor) -> None:
         read_BE = self._read(embedding_BE)
-        member_KB = F.one_hot(labels_B, self.num_levels).T.to(read_BE.dtype)
-        self._seen.append((member_KB @ read_BE, member_KB.sum(dim=1)))
+        member_KB1 = F.one_hot(labels_B, self.num_levels).T.to(read_BE.dtype).unsqueeze(2)
+        # no matrix product: this runs under the forward pass's autocast, which would sum in bfloat16
+        self._seen.append(((member_KB1 * read_BE).sum(dim=1), member_KB1.sum(dim=(1, 2))))
 
     @torch.no_grad()
     def after_step(self, world: World) -> None:

@@ -4,6 +4,7 @@ Letters: B clips, K levels.
 """
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from training.models.contract import EngagementModel, ModelOutput
 from training.settings import Settings
 from training.world import World
 
-__all__ = ["EngagementLoss", "SizedByState", "TrainingLevels", "at_least_single", "scores_of"]
+__all__ = ["EngagementLoss", "SizedByState", "TrainingLevels", "at_least_single", "require_order", "scores_of"]
 
 
 class TrainingLevels(NamedTuple):
@@ -77,6 +78,15 @@ class SizedByState(nn.Module):
 def at_least_single(values: Tensor) -> Tensor:
     """Half-precision values as float32: logarithms and differences need their digits."""
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
+def require_order(levels: TrainingLevels, loss: str) -> None:
+    """ConfigError where the levels do not follow one another on the engagement scale, as classes do not."""
+    if any(lower >= upper for lower, upper in pairwise(levels.scores_K)):
+        raise ConfigError(
+            f"the loss {loss} goes by the order of levels, and the levels of this label view have no order; "
+            "set data.view=levels, or a loss of classes (--set loss.name=cross_entropy)"
+        )
 
 
 def scores_of(output: ModelOutput, loss: str) -> Tensor:

@@ -12,6 +12,7 @@ from training.losses.center import Centers
 from training.losses.contract import EngagementLoss, TrainingLevels, at_least_single
 from training.models.contract import EngagementModel, ModelOutput
 from training.settings import Settings
+from training.world import World
 
 __all__ = ["CrossEntropy", "CrossEntropySettings", "WeightedCrossEntropy", "WeightedCrossEntropySettings"]
 
@@ -24,14 +25,22 @@ class CrossEntropySettings(Settings):
 
 
 class CrossEntropy(EngagementLoss):
-    """Softmax cross entropy of logits_BK against labels_B int64 in [0, K), and center * center loss. Returns a scalar."""
+    """Softmax cross entropy of logits_BK against labels_B int64 in [0, K), and center * center loss. Returns a scalar.
+
+    [choice] the center loss reads embeddings as the model's head does (Centers).
+    """
 
     settings_type: ClassVar[type[Settings]] = CrossEntropySettings
 
     def __init__(self, settings: CrossEntropySettings, levels: TrainingLevels) -> None:
         super().__init__(settings, levels)
         self.center = settings.center
-        self.centers = Centers(len(levels.counts_K), unit_length=False) if settings.center else None
+        self.centers = Centers(len(levels.counts_K)) if settings.center else None
+
+    def start(self, model: EngagementModel, world: World) -> None:
+        super().start(model, world)
+        if self.centers is not None:
+            self.centers.follow(model)
 
     def forward(self, output: ModelOutput, labels_B: Tensor) -> Tensor:
         loss = F.cross_entropy(at_least_single(output.logits_BK), labels_B)

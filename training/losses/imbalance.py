@@ -28,7 +28,9 @@ class ClassBalancedFocal(EngagementLoss):
     -w_y sum_k (1 - p_k)^gamma log p_k, with p_k = sigmoid(z_k) for the clip's level and sigmoid(-z_k) for the others (Lin et
     al. 2017, eq. 4), and w_y the inverse of the effective number of samples, (1 - beta) / (1 - beta^n_y), scaled to sum to the
     number of levels as the authors do. [choice] Wu et al. name no parameters: Cui et al.'s 0.999, Lin et al.'s gamma 2.
-    A level without samples weighs 0.
+    A level without samples weighs 0. The K sigmoids are for logits of either sign, as linear heads give. The cosine and the
+    ordinal head give logits of at most 0: their p_k of the clip's own level is then at most 1/2, so focus and gradient of clips
+    that are right never fade. It still trains towards the right level; the loss is Cui et al.'s with model.head=linear.
     """
 
     settings_type: ClassVar[type[Settings]] = ClassBalancedFocalSettings
@@ -64,8 +66,9 @@ class LabelDistributionMargin(EngagementLoss):
     """LDAM (Cao et al. 2019, eq. 13): cross entropy with the clip's own logit lowered by C / n_y^(1/4). Returns a scalar.
 
     labels_B int64 in [0, K). C makes the largest margin max_margin, 0.5 as the authors set it. Their scale of 30 belongs to
-    logits that are cosines; [choice] 1 here, eq. 13 as written, for the registry's models give unbounded logits. Their deferred
-    re-weighting is a schedule beside the loss and is left out.
+    logits that are cosines, in [-1, 1]; [choice] 1 here, eq. 13 as written, for no head of the registry gives such. A linear
+    head's logits are unbounded, the ordinal and the cosine head's are log-probabilities (the latter's from -(2 K - 1)^2 / 2,
+    -24.5 at four levels, to 0). Their deferred re-weighting is a schedule beside the loss and is left out.
     """
 
     settings_type: ClassVar[type[Settings]] = LabelDistributionMarginSettings

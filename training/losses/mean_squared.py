@@ -12,9 +12,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.losses.contract import EngagementLoss, TrainingLevels, at_least_single, scores_of
-from training.models.contract import ModelOutput
+from training.losses.contract import EngagementLoss, TrainingLevels, at_least_single, require_order, scores_of
+from training.models.contract import EngagementModel, ModelOutput
 from training.settings import Settings
+from training.world import World
 
 __all__ = ["MeanSquared", "MeanSquaredRank", "MeanSquaredTriplet"]
 
@@ -28,16 +29,24 @@ class MeanSquaredSettings(Settings):
 class MeanSquared(EngagementLoss):
     """(s - p)^2 of scores_B in [-1, 1] against the place p of each clip's level on the engagement scale. Returns a scalar.
 
-    labels_B int64 in [0, K). [choice] the paper names no targets: places evenly spread over the score's range.
+    labels_B int64 in [0, K). [choice] the paper names no targets. Where the model's head reads levels off the score, the
+    centres of the equal parts of [-1, 1] that are its levels (-0.75, -0.25, 0.25, 0.75 for four): a score on its target is then
+    farthest from every threshold. Elsewhere the score is a mean of the levels' places (-1, -1/3, 1/3, 1), which are the targets.
     """
 
     settings_type: ClassVar[type[Settings]] = MeanSquaredSettings
 
     def __init__(self, settings: Settings, levels: TrainingLevels) -> None:
         super().__init__(settings, levels)
+        require_order(levels, settings.name)
         self.name = settings.name
         self.places_K: Tensor
         self.register_buffer("places_K", torch.tensor(levels.scores_K, dtype=torch.float64), persistent=False)
+
+    def start(self, model: EngagementModel, world: World) -> None:
+        super().start(model, world)
+        if model.level_centres is not None:
+            self.places_K = self.places_K.new_tensor(model.level_centres)
 
     def forward(self, output: ModelOutput, labels_B: Tensor) -> Tensor:
         scores_B = scores_of(output, self.name)

@@ -4,7 +4,6 @@ Letters: B clips, P places of the pool, E embedding width, K levels.
 """
 
 from collections.abc import Iterable
-from itertools import pairwise
 from typing import ClassVar, Literal
 
 import torch
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 from data_shards.errors import ConfigError
 from data_shards.reading.loader import ClipInputs
 from training.losses.center import Centers
-from training.losses.contract import EngagementLoss, TrainingLevels, at_least_single, scores_of
+from training.losses.contract import EngagementLoss, TrainingLevels, at_least_single, require_order, scores_of
 from training.losses.momentum import MomentumEncoder, ScorePool, Triplets, in_draw_order
 from training.models.contract import EngagementModel, ModelOutput
 from training.settings import Settings
@@ -53,8 +52,8 @@ class MocoRank(EngagementLoss):
     order (He et al. 2020, algorithm 1), and no inputs are kept. A step is thus: forward; loss against the pool as the last step
     left it; optimiser; momentum update; the whole global batch enters the pool, as it was drawn. All microbatches and workers
     see one pool. [choice] it starts with equal shares of the levels. [choice] margin_gradient is off: M_k is then a target,
-    and cannot be lowered by turning embeddings of neighbouring levels apart. [choice] with center, embeddings are scaled to
-    length 1, as the score's head reads them.
+    and cannot be lowered by turning embeddings of neighbouring levels apart. [choice] center reads embeddings as
+    the model's head does: their directions alone with the paper's (Centers).
     """
 
     settings_type: ClassVar[type[Settings]] = MocoRankSettings
@@ -62,17 +61,13 @@ class MocoRank(EngagementLoss):
     def __init__(self, settings: MocoRankSettings, levels: TrainingLevels) -> None:
         super().__init__(settings, levels)
         num_levels = len(levels.counts_K)
-        if any(lower >= upper for lower, upper in pairwise(levels.scores_K)):
-            raise ConfigError(
-                "the loss mocorank ranks by level, and the levels of this label view have no order; "
-                "set data.view=levels, or a loss of classes (--set loss.name=cross_entropy)"
-            )
+        require_order(levels, settings.name)
         if settings.pool < num_levels:
             raise ConfigError(f"loss.pool is {settings.pool}, too small for one clip of each of {num_levels} levels; raise it")
         self.first_samples = settings.pool
         self.settings = settings
         self.pool = ScorePool(settings.pool)
-        self.centers = Centers(num_levels, unit_length=True) if settings.center else None
+        self.centers = Centers(num_levels) if settings.center else None
         self._seen: list[Triplets] = []  # this worker's, of each microbatch of this step
 
     def forward(self, output: ModelOutput, labels_B: Tensor) -> Tensor:
@@ -88,6 +83,8 @@ class MocoRank(EngagementLoss):
     def start(self, model: EngagementModel, world: World) -> None:
         super().start(model, world)
         self.momentum = MomentumEncoder(model, self.settings.momentum)
+        if self.centers is not None:
+            self.centers.follow(model)
 
     def fill(self, batches: Iterable[tuple[ClipInputs, Tensor]]) -> None:
         parts = [self.momentum.triplets(inputs, labels, self.settings.name) for inputs, labels in batches]

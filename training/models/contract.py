@@ -29,9 +29,17 @@ class ModelOutput(NamedTuple):
 
 
 class EngagementModel(nn.Module):
-    """Base of the registry's models. `settings_type` names the fields a recipe may set."""
+    """Base of the registry's models. `settings_type` names the fields a recipe may set.
+
+    pretrained: names of the modules that the setting `weights` gives trained weights. What a loss may ask of the head:
+    reads_directions, whether an embedding's length makes no difference to it; level_centres, the score in [-1, 1] at which
+    each level is at its most probable, where the head reads levels off the score, None where it does not.
+    """
 
     settings_type: ClassVar[type[Settings]]
+    pretrained: ClassVar[tuple[str, ...]] = ()
+    reads_directions: bool = False
+    level_centres: tuple[float, ...] | None = None
 
     @staticmethod
     def inputs_of(settings: Any) -> tuple[str, ...]:

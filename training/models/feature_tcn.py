@@ -7,11 +7,13 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from data_shards.errors import ConfigError
 from data_shards.reading.loader import ClipInputs
+from training.models.chunk_statistics import real_steps
 from training.models.contract import EngagementModel, ModelOutput
+from training.models.row_norm import RowNorm
 from training.models.tcn import TemporalConvNet
 from training.settings import Settings
 
@@ -34,7 +36,8 @@ class FeatureTcn(EngagementModel):
     """Features (B, S, F) through a dilated TCN; the mean over time of its hidden states goes to one linear layer.
 
     OpenFace's columns differ by six orders of magnitude, so each is compressed to sign(x) log(1 + |x|) and normalised by
-    batch statistics, whose running values are the training set's at evaluation.
+    batch statistics, whose running values are the training set's at evaluation. A segment that holds a NaN keeps its place and
+    is 0 after that, the mean; padding behind a shorter clip enters no statistic and no mean over time.
     """
 
     settings_type: ClassVar[type[Settings]] = FeatureTcnSettings
@@ -46,7 +49,7 @@ class FeatureTcn(EngagementModel):
     def __init__(self, settings: FeatureTcnSettings, num_levels: int) -> None:
         super().__init__(settings, num_levels)
         self.width = settings.width
-        self.norm = nn.BatchNorm1d(settings.width)
+        self.norm = RowNorm(settings.width)
         self.tcn = TemporalConvNet(settings.width, settings.hidden, settings.levels, settings.kernel, settings.dropout)
         self.head = nn.Linear(settings.hidden, num_levels)
 
@@ -58,9 +61,13 @@ class FeatureTcn(EngagementModel):
                 f"'{self.inputs[0]}' is {shape} a clip in the data, and model.width is {self.width}; set model.width to fit"
             )
         features_BSF = features_BSF.to(self.head.weight.dtype)
+        num_segments = features_BSF.shape[1]
+        lengths_B = inputs.lengths.get(self.inputs[0])
+        if lengths_B is None:
+            lengths_B = torch.full((len(features_BSF),), num_segments, device=features_BSF.device)
         compressed_BSF = features_BSF.sign() * torch.log1p(features_BSF.abs())
-        # as rows of (B S, F): with a last side of length 1, torch 2.13's batch norm takes wrong gradients on a CPU
-        # where memory layouts differ (a test holds what is used here)
-        normal_BSF: Tensor = self.norm(compressed_BSF.flatten(0, 1)).view(features_BSF.shape)
-        embedding_BE = self.tcn(normal_BSF.transpose(1, 2), inputs.draw_keys_B).mean(dim=2)
+        normal_BSF = self.norm(compressed_BSF, real_steps(features_BSF, lengths_B))
+        hidden_BES = self.tcn(normal_BSF.transpose(1, 2), inputs.draw_keys_B)
+        own_B1S = (torch.arange(num_segments, device=lengths_B.device) < lengths_B.unsqueeze(1)).unsqueeze(1)
+        embedding_BE = hidden_BES.masked_fill(~own_B1S, 0).sum(dim=2) / lengths_B.clamp(min=1).unsqueeze(1)
         return ModelOutput(logits_BK=self.head(embedding_BE), embedding_BE=embedding_BE)

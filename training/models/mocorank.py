@@ -29,6 +29,7 @@ SPEECH, ACOUSTICS = "speech", "acoustics"
 _BERT_WIDTH, _NUM_ACOUSTICS = 768, 7
 _NONE = "none"
 _PREPARED = ("chunk statistics", "seen chunks", "real steps")  # no names of features: these are extracted to files
+_OVER_TIME = ("chunks", "min_rows", "compress", "temporal", "levels", "kernel", "heads", "dropout")  # settings of OpenFace's path
 _MLP1_SALT = 1001  # of its dropout; the temporal part's layers have small numbers
 
 
@@ -64,7 +65,7 @@ class MocoRankSettings(Settings):
     head: Literal["cosine", "linear", "ordinal"] = "cosine"
 
     @model_validator(mode="after")
-    def _applies(self) -> "MocoRankSettings":
+    def _fits_together(self) -> "MocoRankSettings":
         if (self.openface == _NONE) != (self.fusion == "i3d"):
             raise ValueError("fusion 'i3d' is for openface 'none', and the other way round; set both, or neither")
         if (self.i3d == _NONE) != (self.fusion == "openface"):
@@ -74,6 +75,24 @@ class MocoRankSettings(Settings):
         if self.temporal == "transformer" and self.hidden % self.heads:
             raise ValueError(f"hidden is {self.hidden}, which {self.heads} heads cannot share; set a multiple of heads")
         return self
+
+    @model_validator(mode="after")
+    def _applies(self) -> "MocoRankSettings":
+        if self.fusion == "i3d":
+            self._refuse("the fusion is i3d, without OpenFace", *_OVER_TIME)
+        if self.temporal != "tcn":
+            self._refuse(f"the temporal part is a {self.temporal}", "kernel")
+        if self.temporal != "transformer":
+            self._refuse(f"the temporal part is a {self.temporal}", "heads")
+        if self.chunks == 0 and self.min_rows != 0:
+            self._refuse("chunks is 0, and only clips that are cut into chunks are repeated", "min_rows")
+        return self
+
+    def _refuse(self, why: str, *names: str) -> None:
+        """ValueError where one of these settings, which nothing reads, is not at its default."""
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect here: {why}; leave it out")
 
 
 class MocoRank(EngagementModel):
@@ -110,6 +129,7 @@ class MocoRank(EngagementModel):
                 raise ConfigError(f"the data have no '{name}' from which its width could be taken; set it, e.g. model.i3d_width")
         self.visual = VisualPart(settings, num_levels)
         self.audio = AudioPart(self.visual.width, settings, num_levels) if settings.speech else None
+        self.reads_directions, self.level_centres = self.visual.head.reads_directions, self.visual.head.level_centres
 
     def prepared(self, inputs: ClipInputs) -> ClipInputs:
         return self.visual.prepared(inputs)

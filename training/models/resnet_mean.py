@@ -26,6 +26,7 @@ class ResNetMean(EngagementModel):
     """Mean over time of per-frame features, then one linear layer: invariant to any permutation of the frames."""
 
     settings_type: ClassVar[type[Settings]] = ResNetMeanSettings
+    pretrained: ClassVar[tuple[str, ...]] = ("resnet",)
 
     def __init__(self, settings: ResNetMeanSettings, num_levels: int) -> None:
         super().__init__(settings, num_levels)

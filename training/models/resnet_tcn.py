@@ -49,6 +49,7 @@ class ResNetTcn(EngagementModel):
     """
 
     settings_type: ClassVar[type[Settings]] = ResNetTcnSettings
+    pretrained: ClassVar[tuple[str, ...]] = ("resnet",)
 
     def __init__(self, settings: ResNetTcnSettings, num_levels: int) -> None:
         super().__init__(settings, num_levels)

@@ -23,7 +23,7 @@ class RowNorm(nn.Module):
 
     def forward(self, x: Tensor, measured: Tensor) -> Tensor:
         rows_NC = x[measured]
-        # a batch norm over several workers looks at all their rows itself (training/batch_norm.py)
+        # the one over several workers counts all their rows itself, on any device (training/batch_norm.py)
         alone = self.training and type(self.norm) is nn.BatchNorm1d and len(rows_NC) < 2
         normal_NC = self._by_running(rows_NC) if alone else self.norm(rows_NC)
         out: Tensor = normal_NC.new_zeros(x.shape)

@@ -15,7 +15,13 @@ _SMALLEST_GAP = 1e-3  # between two thresholds: closer ones give the level betwe
 
 
 class ScoreHead(nn.Module):
-    """embedding_BE to (logits_BK, scores_B): unnormalised log-probabilities and a score in [-1, 1]."""
+    """embedding_BE to (logits_BK, scores_B): unnormalised log-probabilities and a score in [-1, 1].
+
+    reads_directions and level_centres are what a model says of its head (EngagementModel).
+    """
+
+    reads_directions: bool = False
+    level_centres: tuple[float, ...] | None = None
 
     def forward(self, embedding_BE: Tensor) -> tuple[Tensor, Tensor]:
         raise AssertionError(f"{type(self).__name__} does not define forward")
@@ -30,13 +36,15 @@ class CosineHead(ScoreHead):
     scaling works as for every model. [choice] sigma = 1 / K, half a level's width.
     """
 
+    reads_directions = True
+
     def __init__(self, width: int, num_levels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(width))
         nn.init.normal_(self.weight)  # any direction is as likely as any other; its length does not matter
         self.centres_K: Tensor
-        centres_K = -1 + (2 * torch.arange(num_levels) + 1) / num_levels
-        self.register_buffer("centres_K", centres_K, persistent=False)
+        self.level_centres = tuple(-1 + (2 * level + 1) / num_levels for level in range(num_levels))
+        self.register_buffer("centres_K", torch.tensor(self.level_centres), persistent=False)
 
     def forward(self, embedding_BE: Tensor) -> tuple[Tensor, Tensor]:
         # no matrix product: autocast would round the score to bfloat16's three digits

@@ -30,9 +30,10 @@ class DilatedTcn(nn.Module):
 
 
 class BiLstm(nn.Module):
-    """`levels` bidirectional LSTM layers (Graves and Schmidhuber 2005) of C / 2 units a direction, dropout between them.
+    """`levels` bidirectional LSTM layers (Graves and Schmidhuber 2005) of C / 2 units a direction, dropout before each.
 
-    Layer by layer: torch's own dropout between layers draws from a process's random state.
+    [choice] the first drops of the input too, as the TCN and the Transformer do not. Layer by layer: torch's own dropout
+    between layers draws from a process's random state.
     """
 
     def __init__(self, features: int, hidden: int, levels: int, dropout: float) -> None:

@@ -102,6 +102,7 @@ def _row(
         what=plan.what if plan else "average of other rows' predictions",
         published={"mse": plan.published.mse} if plan else {},
         published_method=plan.published.method if plan else "",
+        published_source=plan.published.source if plan else "",
         train_values=train.values,
         validation_values=validation.values,
         commit=commit,

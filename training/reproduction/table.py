@@ -66,6 +66,7 @@ class Row(Stored):
     what: str
     published: dict[str, float]
     published_method: str
+    published_source: str = ""  # the paper, or that it was measured here on the same data
     metrics: dict[str, Figure]
     chosen: tuple[str, ...]
     commit: str
@@ -102,6 +103,7 @@ def row_of(
     what: str,
     published: dict[str, float],
     published_method: str,
+    published_source: str,
     train_values: Values,
     validation_values: Values,
     commit: str,
@@ -113,6 +115,7 @@ def row_of(
         what=what,
         published=published,
         published_method=published_method,
+        published_source=published_source,
         metrics={
             "mse": figure_of(np.array([result.predicted for result in results]), validation_values),
             "cv_mse": figure_of(np.array([result.out_of_fold for result in results]), train_values),
