@@ -101,7 +101,7 @@ def train(
         click.echo(json.dumps({**content, "test": record.test.model_dump() if record.test else None}))
         return
     if record.test:
-        title = f"{'simulated ' if record.simulated else ''}test split, model of epoch {record.best_epoch}"
+        title = f"{'simulated ' if record.simulated else ''}split {record.test.split}, model of epoch {record.best_epoch}"
         console.print(evaluation_table(record.test, title=title))
     console.print(f"bundle {shown(result.bundle)}")
     console.print(
