@@ -142,7 +142,7 @@ def evaluate(model: str, data: str, cache_gib: float, split: str, as_json: bool)
         raise ConfigError(f"{data}: made with other preprocessing than the model's data; build shards with its settings")
     # the baseline is the most frequent level of training data; where these shards have none, of the split itself
     train_splits = tuple(s for s in record.run.data.train_splits if s in held_out.manifest.splits) or (split,)
-    trained_on = ShardSet(data, splits=train_splits, target=record.run.training_target, cache_settings=cache)
+    trained_on = ShardSet(data, splits=train_splits, target=target, cache_settings=cache)
     majority = int(np.bincount(trained_on.view.levels_N).argmax())
     predictions = predict(loaded, held_out, batch=record.run.loop.eval_batch, device=device)
     evaluation = judge(predictions, split=split, majority_level=majority)
