@@ -1,10 +1,14 @@
 """`rapt train`, `rapt evaluate`, `rapt promote`."""
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from cluster.commands.options import cache_option, emotion_option
+
+if TYPE_CHECKING:
+    from training.config import RunConfig
 
 __all__ = ["evaluate", "promote", "train"]
 
@@ -74,6 +78,7 @@ def train(
         if recipe is None:
             raise ConfigError("no recipe named; e.g. rapt train demo --data demo-shards --local")
         runs = stages_with_settings(stages(recipe), settings)
+        runs = tuple(_with_absolute_start(run) for run in runs)
         if show:
             shown_runs = [run.model_dump(mode="json") for run in runs]
             click.echo(json.dumps(shown_runs if len(runs) > 1 else shown_runs[0], indent=2))
@@ -107,6 +112,13 @@ def train(
     console.print(
         f"registered as engagement version {result.version}; `rapt promote {record.run_id}` makes it the champion if it is better"
     )
+
+
+def _with_absolute_start(run: "RunConfig") -> "RunConfig":
+    """The run with starts_from as it is from any folder: a worker, or a person who resumes it, may stand elsewhere."""
+    from cluster.home import absolute_uri
+
+    return run.model_copy(update={"starts_from": absolute_uri(run.starts_from)}) if run.starts_from else run
 
 
 @click.command(context_settings={"show_default": True})
