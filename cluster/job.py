@@ -36,8 +36,9 @@ __all__ = [
 class TrainingJob:
     """All that a run needs, as plain values, so that it can be sent to a worker and stored in run.json.
 
-    tags: further tags of its MLflow run; registers: whether its bundle becomes a version, which one that a later stage
-    starts from does not.
+    run_id: the name a person uses. stage: where this is a stage of that run, which; also the name of its folder below the
+    run's. tags: further tags of its MLflow run; registers: whether its bundle becomes a version, which one that a later
+    stage starts from does not.
     """
 
     run: RunConfig
@@ -48,8 +49,14 @@ class TrainingJob:
     workers: int = 1
     gpus_per_worker: float = 0.0
     cache: CacheSettings | None = None
+    stage: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     registers: bool = True
+
+    @property
+    def mlflow_name(self) -> str:
+        """The name of its MLflow run, which a stage does not share with the run it is of."""
+        return f"{self.run_id}-{self.stage}" if self.stage else self.run_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +100,7 @@ def write_run_json(job: TrainingJob, configured: dict[str, Any], *, digest: str)
         "data": job.data,
         "data_digest": digest,
         "run_id": job.run_id,
+        "stage": job.stage,
         "workers": job.workers,
         "gpus_per_worker": job.gpus_per_worker,
     }
@@ -103,8 +111,16 @@ def write_run_json(job: TrainingJob, configured: dict[str, Any], *, digest: str)
 
 
 def load_job(run_folder: Path, *, data: str | None, mlflow_uri: str) -> TrainingJob:
-    """The job of an earlier run, to resume it; its own data, unless the same lie elsewhere now."""
+    """The job of an earlier run, to resume it; its own data, unless the same lie elsewhere now.
+
+    ConfigError where a stage of a run lies there: alone it would not end as the run does.
+    """
     content = stored_run(run_folder)
+    if content.get("stage"):
+        whole = content.get("run_id")
+        raise ConfigError(
+            f"{run_folder}: is stage {content['stage']} of run {whole}; resume that with `rapt train --resume {whole}`"
+        )
     try:
         return TrainingJob(
             run=RunConfig.model_validate(content["run"]),
@@ -158,7 +174,7 @@ def run_worker(
     if not world.is_first:
         share()
         return None
-    tracker = MlflowTracker(job.mlflow_uri, job.run, run_id=job.run_id, tags=job_tags(job) | job.tags)
+    tracker = MlflowTracker(job.mlflow_uri, job.run, name=job.mlflow_name, tags=job_tags(job) | job.tags)
     events = EventLog(job.run_folder / "events.jsonl")
     bundle = None
     try:

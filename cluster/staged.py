@@ -12,6 +12,7 @@ from pathlib import Path
 from cluster.job import JobResult, TrainingJob, job_tags, stored_run, write_run_json
 from data_shards.errors import ModelError
 from data_shards.manifest import read_manifest
+from training.check import check_stages
 from training.config import RunConfig
 from training.tracking import ParentRun
 
@@ -36,8 +37,8 @@ class StagedJob:
         return replace(
             self.job,
             run=run,
-            run_id=f"{self.job.run_id}-{number + 1}-{run.recipe}",
             run_folder=self._folder(number),
+            stage=self._folder(number).name,
             tags=tags | {"stage": f"{number + 1} of {len(self.runs)}"},
             registers=number == len(self.runs) - 1,
         )
@@ -54,18 +55,23 @@ def run_staged(staged: StagedJob, launch: Launch) -> JobResult | None:
     """Train the stages that are not done yet; the last one's result, None where `launch` gives none of a stage.
 
     MLflow gets one run for the whole and one below it for each stage. A stage that is done is not trained again, so a
-    job that was stopped goes on where it was.
+    job that was stopped goes on where it was. A setting that some stage cannot have is refused before anything starts.
     """
     job = staged.job
+    if not (job.run_folder / "run.json").exists():
+        check_stages(staged.runs, job.data, workers=job.workers, cache=job.cache)
+    for run in staged.runs:
+        run.loop.microbatch_for(job.workers)  # a resumed job may have other workers
     stages = [run.model_dump(mode="json") for run in staged.runs]
     write_run_json(job, {"recipe": staged.recipe, "stages": stages}, digest=read_manifest(job.data).digest)
     tags = job_tags(job) | {"recipe": staged.recipe, "stages": ", ".join(run.recipe for run in staged.runs)}
     result = None
-    with closing(ParentRun(job.mlflow_uri, run_id=job.run_id, tags=tags)) as parent:
+    with closing(ParentRun(job.mlflow_uri, name=job.run_id, tags=tags)) as parent:
         for number in range(len(staged.runs)):
             stage = staged.stage(number, parent.stage_tags)
-            if staged.is_done(number) and not stage.registers:
-                continue
+            is_last = number == len(staged.runs) - 1
+            if not is_last and staged.is_done(number) and parent.has_finished(stage.mlflow_name):
+                continue  # one that is done but was stopped before MLflow had it all is told once more, not trained
             result = launch(stage)
             if result is None:
                 return None

@@ -75,9 +75,10 @@ class TrainingDisplay:
     def __call__(self, event: Event) -> None:
         assert self._task is not None
         if isinstance(event, RunStarted):
-            self._bar.update(self._task, total=event.total_steps, completed=event.start_step)
+            self._loss, self._rate = float("nan"), 0.0  # the stage before has its own
+            self._bar.reset(self._task, total=event.total_steps, completed=event.start_step, figures="starting")
             progress_console.print(
-                f"run {event.run_id}: {event.num_parameters:,} parameters, {event.total_steps} steps of "
+                f"run {event.run_id}, recipe {event.recipe}: {event.num_parameters:,} parameters, {event.total_steps} steps of "
                 f"{event.global_batch} clips" + (f", resumed at step {event.start_step}" if event.start_step else "")
             )
             if event.num_dropped:

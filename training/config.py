@@ -166,8 +166,12 @@ def with_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
 
 
 def stages_with_settings(stages: Sequence[RunConfig], settings: Sequence[str]) -> tuple[RunConfig, ...]:
-    """The stages with each setting applied to those that have its path. ConfigError where none has, and as with_settings."""
+    """The stages with each setting applied to those that have its path. ConfigError where none has, and as with_settings.
+
+    starts_from is for the first stage alone: each later one starts from the one before.
+    """
     applied = [[setting for setting in settings if _has(stage, setting, settings)] for stage in stages]
+    applied[1:] = [[setting for setting in theirs if setting.partition("=")[0] != "starts_from"] for theirs in applied[1:]]
     for setting in settings:
         if not any(setting in theirs for theirs in applied):
             with_settings(stages[-1], [setting])  # says what is wrong with it

@@ -30,6 +30,7 @@ class RunStarted(Stored):
 
     kind: Literal["run_started"] = "run_started"
     run_id: str
+    recipe: str = ""
     start_step: int
     total_steps: int
     steps_per_epoch: float

@@ -36,7 +36,7 @@ from training.metrics import Evaluation
 from training.model_card import notice_of
 from training.models import MODELS
 from training.run_data import RunData
-from training.starting import prepare
+from training.starting import Start, prepare
 from training.world import World
 
 __all__ = ["train"]
@@ -127,14 +127,19 @@ class _Setup:
         self.total_steps = math.ceil(run.loop.epochs * self.epoch_length / run.loop.global_batch)
         torch.manual_seed(run.seed)  # the first weights: the same on every worker
         model = MODELS[run.model.name](run.model, len(self.data.level_names))
-        self.start = prepare(model, run)
+        self.checkpoints = run_folder / "checkpoints"
+        self.found = latest_checkpoint(self.checkpoints)
+        if self.found[0] is None:
+            self.start = prepare(model, run)
+        else:  # the checkpoint holds all weights: what the run started from need not be there any more
+            self.start = Start()
+            model.freeze(run.freeze)
         self.engine: Engine = TorchEngine(model, run, world=world, device=device)
         self.loss: EngagementLoss = LOSSES[run.loss.name](run.loss, self.data.levels).to(device)
         self.loss.start(self.engine.model, world)
-        self.checkpoints = run_folder / "checkpoints"
 
     def resume(self) -> Progress:
-        path, record, damaged = latest_checkpoint(self.checkpoints)
+        path, record, damaged = self.found
         self.world.barrier()  # all have looked before the first worker cleans up
         if self.world.is_first:
             for name in damaged:  # else they would count as newest when old ones are pruned
@@ -156,6 +161,7 @@ class _Setup:
     def started(self, run_id: str, progress: Progress) -> RunStarted:
         return RunStarted(
             run_id=run_id,
+            recipe=self.run.recipe,
             start_step=progress.step,
             total_steps=self.total_steps,
             steps_per_epoch=self.epoch_length / self.run.loop.global_batch,

@@ -63,7 +63,7 @@ def model_card(record: "BundleRecord") -> str:
 
 {_table(record, record.validation)}
 {_table(record, record.test)}
-Validation chose the epoch and the temperature; the test split was read once. Intervals are 95 % bootstrap intervals over people.
+{_chosen_by(record)} Intervals are 95 % bootstrap intervals over people.
 
 ## What the score is not
 
@@ -91,6 +91,15 @@ def _start(record: "BundleRecord") -> str:
     start = "/".join(Path(run.starts_from).parts[-3:])  # RUN/STAGE/bundle: where that lay is nobody else's concern
     frozen = f"; unchanged since: {', '.join(run.freeze)}" if run.freeze else ""
     return f"| starts from | the weights of `{start}`{frozen} |\n"
+
+
+def _chosen_by(record: "BundleRecord") -> str:
+    """What chose the epoch and the temperature, and which split the figures are of."""
+    if record.validation:
+        chosen = f"The split `{record.validation.split}` chose the epoch and the temperature"
+    else:
+        chosen = "No split chose anything: the last epoch is kept, the temperature is 1"
+    return f"{chosen}; the split `{record.test.split}` was read once." if record.test else f"{chosen}; no split was tested."
 
 
 def _table(record: "BundleRecord", evaluation: Evaluation | None) -> str:

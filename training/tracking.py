@@ -16,7 +16,7 @@ from data_shards.errors import ModelError
 from training.config import RunConfig
 from training.events import CheckpointSaved, EpochDone, Event, RunFinished, StepDone
 from training.metrics import Evaluation
-from training.reproduction.table import Table
+from training.reproduction.table import Row, Table
 
 __all__ = ["MlflowTracker", "ParentRun", "mlflow_client", "track_table"]
 
@@ -59,10 +59,10 @@ def _check_sqlite(path: Path) -> None:
 class MlflowTracker:
     """A listener that writes a run's events to MLflow. Making one opens the MLflow run, or the run of that name again."""
 
-    def __init__(self, uri: str, run: RunConfig, *, run_id: str, tags: dict[str, str]) -> None:
+    def __init__(self, uri: str, run: RunConfig, *, name: str, tags: dict[str, str]) -> None:
         self._client = mlflow_client(uri)
         self._waiting: list[StepDone] = []
-        self.mlflow_run_id = _open_run(self._client, uri, run_id, tags)
+        self.mlflow_run_id = _open_run(self._client, uri, name, tags)
         for name, value in _flat(run.model_dump(mode="json")):
             self._client.log_param(self.mlflow_run_id, name, str(value)[:_LONGEST_PARAM])
 
@@ -124,11 +124,17 @@ class MlflowTracker:
 class ParentRun:
     """The MLflow run over the stages of a job, opened again where it is there. `stage_tags` make a run one of its children."""
 
-    def __init__(self, uri: str, *, run_id: str, tags: dict[str, str]) -> None:
+    def __init__(self, uri: str, *, name: str, tags: dict[str, str]) -> None:
         self._client = mlflow_client(uri)
-        self.mlflow_run_id = _open_run(self._client, uri, run_id, tags)
+        self._uri = uri
+        self.mlflow_run_id = _open_run(self._client, uri, name, tags)
         self.stage_tags = {"mlflow.parentRunId": self.mlflow_run_id}
         self._is_whole = False
+
+    def has_finished(self, name: str) -> bool:
+        """Whether the run of that name, a stage's, ended as finished."""
+        found = _find_run(self._client, _experiment(self._client, self._uri), name)
+        return found is not None and found.info.status == "FINISHED"
 
     def take_over(self, mlflow_run_id: str) -> None:
         """Copy the test figures of the last stage, so that the parent stands in a list of runs beside others."""
@@ -142,14 +148,30 @@ class ParentRun:
         self._client.set_terminated(self.mlflow_run_id, "FINISHED" if self._is_whole else "FAILED")
 
 
-def _open_run(client: Any, uri: str, run_id: str, tags: dict[str, str]) -> str:
+def _open_run(client: Any, uri: str, name: str, tags: dict[str, str]) -> str:
     """The MLflow id of the run of that name, made where it is missing."""
     experiment = _experiment(client, uri)
-    same_name = client.search_runs([experiment], filter_string=f"attributes.run_name = '{run_id}'", max_results=1)
-    if same_name:
-        client.update_run(same_name[0].info.run_id, status="RUNNING")
-        return str(same_name[0].info.run_id)
-    return str(client.create_run(experiment, run_name=run_id, tags=tags).info.run_id)
+    same_name = _find_run(client, experiment, name)
+    if same_name is not None:
+        client.update_run(same_name.info.run_id, status="RUNNING")
+        return str(same_name.info.run_id)
+    return str(client.create_run(experiment, run_name=name, tags=tags).info.run_id)
+
+
+def _find_run(client: Any, experiment: str, name: str) -> Any | None:
+    found = client.search_runs([experiment], filter_string=f"attributes.run_name = '{name}'", max_results=1)
+    return found[0] if found else None
+
+
+@contextlib.contextmanager
+def _ended(client: Any, mlflow_run_id: str) -> Iterator[str]:
+    """Yields the id of a run and ends the run after the block: as finished, or as failed where the block raises."""
+    status = "FAILED"
+    try:
+        yield mlflow_run_id
+        status = "FINISHED"
+    finally:
+        client.set_terminated(mlflow_run_id, status)
 
 
 def track_table(uri: str, table: Table) -> str:
@@ -160,19 +182,23 @@ def track_table(uri: str, table: Table) -> str:
     client = mlflow_client(uri)
     experiment = _experiment(client, uri)
     shared = {"data_digest": table.rows[0].data_digest, "commit": table.rows[0].commit, "table": table.table}
-    parent = str(client.create_run(experiment, run_name=f"reproduce-{table.table}", tags=shared).info.run_id)
-    client.log_dict(parent, table.model_dump(mode="json"), "table.json")
-    for row in table.rows:
-        child = client.create_run(experiment, run_name=row.name, tags={**shared, "mlflow.parentRunId": parent}).info.run_id
-        for seed, chosen in enumerate(row.chosen):
-            client.log_param(child, f"chosen.{seed}", chosen[:_LONGEST_PARAM])
-        for name, figure in row.metrics.items():
-            client.log_metric(child, f"{name}_mean", figure.mean)
-            for seed, value in enumerate(figure.seeds):
-                client.log_metric(child, name, value, step=seed)
-        client.set_terminated(child, "FINISHED")
-    client.set_terminated(parent, "FINISHED")
+    made = client.create_run(experiment, run_name=f"reproduce-{table.table}", tags=shared)
+    with _ended(client, str(made.info.run_id)) as parent:
+        client.log_dict(parent, table.model_dump(mode="json"), "table.json")
+        for row in table.rows:
+            below = client.create_run(experiment, run_name=row.name, tags={**shared, "mlflow.parentRunId": parent})
+            with _ended(client, str(below.info.run_id)) as child:
+                _track_row(client, child, row)
     return parent
+
+
+def _track_row(client: Any, child: str, row: Row) -> None:
+    for seed, chosen in enumerate(row.chosen):
+        client.log_param(child, f"chosen.{seed}", chosen[:_LONGEST_PARAM])
+    for name, figure in row.metrics.items():
+        client.log_metric(child, f"{name}_mean", figure.mean)
+        for seed, value in enumerate(figure.seeds):
+            client.log_metric(child, name, value, step=seed)
 
 
 def _experiment(client: Any, uri: str) -> str:

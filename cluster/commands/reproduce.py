@@ -56,12 +56,14 @@ def reproduce(
     from data_shards.errors import ConfigError
     from training.reproduction.table import MAX_SEEDS, to_markdown
     from training.reproduction.tables import table_named
-    from training.tracking import track_table
+    from training.tracking import mlflow_client, track_table
 
     if seeds > MAX_SEEDS:
         raise ConfigError(f"--seeds is {seeds}, and intervals are known for up to {MAX_SEEDS} seeds; ask for fewer")
     make = table_named(table)
     named = [name.strip() for name in rows.split(",") if name.strip()] if rows else []
+    if not no_tracking:
+        mlflow_client(mlflow_uri())  # that it does not answer is said now, not after all is computed
     with clip_progress("rows x seeds") as progress:
         made = make(
             absolute_uri(data),
@@ -71,8 +73,6 @@ def reproduce(
             num_workers=workers or 0,
             progress=progress,
         )
-    if not no_tracking:
-        track_table(mlflow_uri(), made)
     if as_json:
         click.echo(made.model_dump_json())
     elif markdown:
@@ -81,3 +81,5 @@ def reproduce(
         console.print(reproduced_table(made))
         for sentence in made.sentences:
             console.print(sentence)
+    if not no_tracking:  # at the end: the table is on the screen, whatever MLflow says
+        track_table(mlflow_uri(), made)

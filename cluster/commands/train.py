@@ -1,10 +1,14 @@
 """`rapt train`, `rapt evaluate`, `rapt promote`."""
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from cluster.commands.options import cache_option, emotion_option
+
+if TYPE_CHECKING:
+    from training.config import RunConfig
 
 __all__ = ["evaluate", "promote", "train"]
 
@@ -74,6 +78,7 @@ def train(
         if recipe is None:
             raise ConfigError("no recipe named; e.g. rapt train demo --data demo-shards --local")
         runs = stages_with_settings(stages(recipe), settings)
+        runs = tuple(_with_absolute_start(run) for run in runs)
         if show:
             shown_runs = [run.model_dump(mode="json") for run in runs]
             click.echo(json.dumps(shown_runs if len(runs) > 1 else shown_runs[0], indent=2))
@@ -101,12 +106,19 @@ def train(
         click.echo(json.dumps({**content, "test": record.test.model_dump() if record.test else None}))
         return
     if record.test:
-        title = f"{'simulated ' if record.simulated else ''}test split, model of epoch {record.best_epoch}"
+        title = f"{'simulated ' if record.simulated else ''}split {record.test.split}, model of epoch {record.best_epoch}"
         console.print(evaluation_table(record.test, title=title))
     console.print(f"bundle {shown(result.bundle)}")
     console.print(
         f"registered as engagement version {result.version}; `rapt promote {record.run_id}` makes it the champion if it is better"
     )
+
+
+def _with_absolute_start(run: "RunConfig") -> "RunConfig":
+    """The run with starts_from as it is from any folder: a worker, or a person who resumes it, may stand elsewhere."""
+    from cluster.home import absolute_uri
+
+    return run.model_copy(update={"starts_from": absolute_uri(run.starts_from)}) if run.starts_from else run
 
 
 @click.command(context_settings={"show_default": True})
@@ -142,7 +154,7 @@ def evaluate(model: str, data: str, cache_gib: float, split: str, as_json: bool)
         raise ConfigError(f"{data}: made with other preprocessing than the model's data; build shards with its settings")
     # the baseline is the most frequent level of training data; where these shards have none, of the split itself
     train_splits = tuple(s for s in record.run.data.train_splits if s in held_out.manifest.splits) or (split,)
-    trained_on = ShardSet(data, splits=train_splits, target=record.run.training_target, cache_settings=cache)
+    trained_on = ShardSet(data, splits=train_splits, target=target, cache_settings=cache)
     majority = int(np.bincount(trained_on.view.levels_N).argmax())
     predictions = predict(loaded, held_out, batch=record.run.loop.eval_batch, device=device)
     evaluation = judge(predictions, split=split, majority_level=majority)

@@ -64,3 +64,10 @@ def test_an_unknown_table_names_the_known_ones(tmp_path: Path) -> None:
     done = rapt_run("reproduce", "imagenet", "--data", tmp_path)
     assert done.returncode == 1
     assert done.stderr.strip() == "Error: no table named 'imagenet'; there are: engagewild, cmose_losses, cmose_parts"
+
+
+def test_a_tracking_store_that_is_down_is_told_before_anything_is_computed(tmp_path: Path) -> None:
+    # there are no shards there: to open them would be the other sentence
+    done = rapt_run("reproduce", "engagewild", "--data", tmp_path, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}")
+    assert done.returncode == 1
+    assert "does not answer" in done.stderr

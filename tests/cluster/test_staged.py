@@ -1,6 +1,7 @@
 """CMOSE's two stages as one job: what is frozen stays, what has no speech scores the same, a stopped job goes on."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,19 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from cluster.command_line import rapt
-from cluster.home import mlflow_uri, run_folder
+from cluster.home import home, mlflow_uri, run_folder
 from cluster.job import JobResult, TrainingJob
 from cluster.launch import run_local
 from cluster.staged import StagedJob, is_staged, load_staged_job, run_staged
-from data_shards.errors import ConfigError
+from data_shards.errors import ConfigError, RaptError
 from data_shards.manifest import Manifest
 from data_shards.reading.loader import read_in_order
 from data_shards.reading.reader import ShardSet
 from tests.training.cmose_like import TINY_CMOSE, cmose_like_shards
 from training.bundle import load_bundle, read_record
-from training.config import stages_with_settings
+from training.config import stages_with_settings, with_settings
 from training.events import Event, RunStarted, StepDone
+from training.loop import train
 from training.recipes import stages
 from training.registry import resolve
 from training.tracking import mlflow_client
@@ -135,6 +137,48 @@ def test_a_job_stopped_in_its_second_stage_goes_on_there(shards: Shards) -> None
     assert weights[0] == weights[1]
 
 
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("model.speech=false", "freeze: visual are the whole model"),
+        ("model.name=feature_tcn", "no sample has 'openface_15'"),
+        ("model.head=linear", r"freeze: visual\.head\..* has its first, untrained weights"),
+        ("freeze=audio", r"freeze: audio\..* has its first, untrained weights"),
+        ("data.only_with=gaze", "no sample has 'gaze'"),
+        ("data.label=boredom", "no label named 'boredom'"),
+        ("loop.global_batch=9", "which 2 workers cannot share evenly"),
+    ],
+)
+def test_what_the_last_stage_cannot_have_is_refused_before_the_first(shards: Shards, setting: str, sentence: str) -> None:
+    staged = staged_job(shards, "refused")
+    first, last = staged.runs
+    staged = replace(staged, runs=(first, with_settings(last, [setting])), job=replace(staged.job, workers=2))
+    with pytest.raises(RaptError, match=sentence):
+        run_staged(staged, partial(launched, events=[], stop={}))
+    assert not staged.job.run_folder.exists()
+    assert not (home() / "mlflow").exists()
+
+
+def test_a_stage_killed_after_its_bundle_is_still_told_to_mlflow(shards: Shards) -> None:
+    staged = staged_job(shards, "killed", "loop.epochs=1")
+
+    def killed(job: TrainingJob) -> JobResult | None:
+        train(job.run, job.data, job.run_folder, run_id=job.run_id)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_staged(staged, killed)
+    rest: list[Event] = []
+    assert run_staged(staged, partial(launched, events=rest, stop={})) is not None
+    assert [event.recipe for event in rest if isinstance(event, RunStarted)] == ["cmose_short_audio"]
+    client = mlflow_client(mlflow_uri())
+    experiment = client.get_experiment_by_name("engagement").experiment_id
+    (first,) = client.search_runs([experiment], filter_string="attributes.run_name = 'killed-1-cmose_short_visual'")
+    assert first.info.status == "FINISHED"
+    assert "test_balanced_accuracy" in first.data.metrics
+    assert "bundle" in {file.path for file in client.list_artifacts(first.info.run_id)}
+
+
 def rapt_json(*arguments: str) -> Any:
     result = CliRunner().invoke(rapt, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
@@ -151,6 +195,28 @@ def test_the_command_shows_trains_and_resumes_stages(shards: Shards) -> None:
     assert (trained["version"], trained["test"]["num_samples"]) == ("1", 16)
     again = rapt_json("train", "--resume", trained["run_id"], "--local", "--json")
     assert again == trained
+
+    # the run is known by one name: to the bundle, to the registry, and to who would resume a stage of it
+    assert read_record(Path(trained["bundle"])).run_id == trained["run_id"]
+    registered = mlflow_client(mlflow_uri()).search_model_versions(f"name='engagement' and tags.run='{trained['run_id']}'")
+    assert len(registered) == 1
+    stage = Path(trained["bundle"]).parents[1] / "1-cmose_short_visual"
+    refused = CliRunner().invoke(rapt, ["train", "--resume", str(stage), "--local"])
+    assert isinstance(refused.exception, ConfigError)
+    assert f"is stage 1-cmose_short_visual of run {trained['run_id']}; resume that" in str(refused.exception)
+
+
+def test_a_model_that_hears_is_evaluated_on_clips_without_sound(shards: Shards, tmp_path: Path) -> None:
+    audio = with_settings(stages("cmose_short")[1], [*TINY_CMOSE, "loop.epochs=1", "freeze=[]"])
+    bundle = train(audio, shards[0], tmp_path / "run", run_id="run")
+    cmose_like_shards(tmp_path / "mute", lacking=("speech", "acoustics"))
+    evaluation = rapt_json("evaluate", str(bundle), "--data", str(tmp_path / "mute"), "--json")
+    assert evaluation["num_samples"] == 16
+
+
+def test_what_a_job_starts_from_is_for_its_first_stage_and_absolute() -> None:
+    shown = rapt_json("train", "cmose_short", "--show", "--set", "starts_from=earlier/bundle")
+    assert [stage["starts_from"] for stage in shown] == [str(Path("earlier/bundle").absolute()), ""]
 
 
 def test_settings_are_for_the_stages_that_have_them() -> None:

@@ -45,9 +45,12 @@ def cmose_like_clip(number: int, split: str, rng: np.random.Generator) -> Listed
     )
 
 
-def cmose_like_shards(folder: Path) -> Manifest:
-    """All clips of the three splits, as shards in `folder`."""
+def cmose_like_shards(folder: Path, *, lacking: tuple[str, ...] = ()) -> Manifest:
+    """All clips of the three splits, as shards in `folder`; no clip has the features `lacking`."""
     rng = np.random.default_rng(0)
     clips = tuple(cmose_like_clip(number, split, rng) for split, count in _COUNTS.items() for number in range(count))
+    for clip in clips:
+        for name in lacking:
+            clip.features.pop(name, None)
     listing = Listing(dataset="made up", label_names={"engagement": ENGAGEMENT_LEVELS}, clips=clips)
     return build_shards(listing, folder, preprocess=PreprocessConfig(), num_workers=1)

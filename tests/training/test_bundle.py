@@ -30,6 +30,7 @@ def test_record_and_card_say_simulated_and_where_it_came_from(tiny_bundle: Path,
     assert record.data_digest == simulated_shards[1].digest
     assert record.preprocess == simulated_shards[1].preprocess
     assert "simulated" in card
+    assert "The split `validation` chose the epoch and the temperature; the split `test` was read once." in card
     assert "majority class" in card
     assert "No emotion is inferred" in card
     assert f"{record.test.metrics.balanced_accuracy:.3f}" in card if record.test else False

@@ -59,6 +59,15 @@ def test_a_model_that_reads_no_video_is_registered_but_never_the_champion(
         resolve("models:/engagement@champion", mlflow_uri())
 
 
+def test_the_card_of_a_run_without_a_selection_split_says_so(feature_shards: Shards, tmp_path: Path) -> None:
+    events = run_events(with_settings(recipe("engagewild"), ["loop.epochs=1"]), feature_shards, tmp_path)
+    finished = next(e for e in events if isinstance(e, RunFinished))
+    card = (Path(finished.bundle) / "README.md").read_text()
+    said = "No split chose anything: the last epoch is kept, the temperature is 1; the split `validation` was read once."
+    assert said in card
+    assert "chose the epoch" not in card
+
+
 def test_two_workers_have_the_losses_of_one(run: RunConfig, feature_shards: Shards, tmp_path: Path) -> None:
     short = with_settings(run, ["loop.epochs=2", "loop.precision=fp64"])
     alone = run_events(short, feature_shards, tmp_path / "alone")

@@ -232,3 +232,23 @@ def test_inputs_follow_from_the_settings() -> None:
     assert MocoRank.optional_of(MocoRankSettings()) == ()
     assert MocoRank.optional_of(MocoRankSettings(speech=True)) == ("speech", "acoustics")
     assert MocoRank.inputs_of(MocoRankSettings(openface="none", fusion="i3d")) == ("i3d",)
+
+
+@pytest.mark.parametrize("head", ["cosine", "linear", "ordinal"])
+def test_an_added_audio_part_begins_as_the_visual_score(head: str) -> None:
+    torch.manual_seed(0)
+    settings = MocoRankSettings(hidden=8, chunks=4, head=head)
+    visual, whole = MocoRank(settings, 4), MocoRank(settings.model_copy(update={"speech": True}), 4)
+    fresh = [name for name, _ in whole.named_parameters() if name.startswith("audio.")]
+    whole.load_state_dict(visual.state_dict(), strict=False)
+    features = {"openface": torch.randn(6, 30, 49), "i3d": torch.randn(6, 1024)}
+    spoken = features | {"speech": torch.randn(6, 768), "acoustics": torch.randn(6, 8)}
+    batch = ClipInputs(torch.empty(6, 0, 3, 0, 0, dtype=torch.uint8), torch.arange(6), spoken)
+    before = whole.eval()(batch)
+    whole.begin_parts(fresh)
+    after, alone = whole(batch), visual.eval()(batch._replace(features=features))
+    assert (before.scores_B - alone.scores_B).abs().max() > 0.01
+    torch.testing.assert_close(after.scores_B, alone.scores_B, atol=2e-3, rtol=0)
+    whole.train()(batch).scores_B.sum().backward()
+    assert whole.audio.fc.weight.grad.abs().sum() > 0  # what begins as nothing is trained all the same
+    assert whole.audio.norm.norm.weight.grad.abs().sum() > 0

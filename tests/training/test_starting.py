@@ -1,5 +1,6 @@
 """Runs that start from an earlier one's weights, and parts that do not train."""
 
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tests.training.test_loop import ddp_events, losses, run_events
 from tests.training.test_models import inputs, small
 from training.ablations import ABLATIONS, ablation_stages
 from training.config import RunConfig, with_settings
-from training.events import RunStarted
+from training.events import Event, RunStarted
 from training.loop import train
 from training.models import MODELS
 from training.models.resnet import ResNet
@@ -95,7 +96,7 @@ def test_a_start_that_is_not_there_or_does_not_fit_is_one_sentence(
 ) -> None:
     with pytest.raises(ModelError, match="no bundle there"):
         train(audio_from(tmp_path / "nothing"), shards[0], tmp_path / "a", run_id="a")
-    with pytest.raises(ModelError, match="no weight of its resnet_tcn fits this mocorank"):
+    with pytest.raises(ModelError, match=r"no weight of .*/bundle's resnet_tcn fits this mocorank"):
         train(audio_from(tiny_bundle), shards[0], tmp_path / "b", run_id="b")
 
 
@@ -124,6 +125,23 @@ def test_two_workers_have_the_losses_of_one_though_their_clips_differ(
     for name, value in before.items():
         assert torch.equal(two[name].to(value.dtype), value) == name.startswith("visual.mlp2.")
     assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
+
+
+def test_a_resumed_run_does_without_what_it_started_from(shards: Shards, visual_bundle: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(visual_bundle, start)
+    whole = run_events(audio_from(start), shards, tmp_path / "whole")
+    stopped = run_events(audio_from(start), shards, tmp_path / "stopped", stop_after_step=1)
+    shutil.rmtree(start)
+    rest = run_events(audio_from(start), shards, tmp_path / "stopped")
+    assert losses(stopped) + losses(rest) == losses(whole)
+    before, after = _started(whole), _started(rest)
+    assert (after.start_step, after.num_frozen, after.fresh, after.unused) == (1, before.num_frozen, (), ())
+    assert before.fresh
+
+
+def _started(events: list[Event]) -> RunStarted:
+    return next(event for event in events if isinstance(event, RunStarted))
 
 
 @pytest.mark.parametrize("name", ABLATIONS)

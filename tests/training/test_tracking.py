@@ -15,7 +15,8 @@ from tests.training.test_loop import LEARNING
 from training.bundle import read_record
 from training.config import RunConfig, with_settings
 from training.registry import Gate, promote, resolve
-from training.tracking import mlflow_client
+from training.reproduction.table import Figure, Row, Table
+from training.tracking import mlflow_client, track_table
 
 
 def run_job(
@@ -134,3 +135,27 @@ def test_a_registered_bundle_is_what_was_trained(tiny_run: RunConfig, simulated_
     for path in result.bundle.iterdir():
         assert (fetched.folder / path.name).read_bytes() == path.read_bytes()
     assert replace(fetched, folder=result.bundle).version == "1"
+
+
+def test_a_table_that_mlflow_does_not_take_leaves_no_run_open() -> None:
+    figure = Figure(mean=0.1, low=None, high=None, seeds=(0.1,), clips_low=0.0, clips_high=0.2)
+    rows = [
+        Row(
+            name=name,
+            what="",
+            published={},
+            published_method="",
+            metrics={metric: figure},
+            chosen=("",),
+            commit="c",
+            data_digest="d",
+        )
+        for name, metric in (("good", "mse"), ("bad", "no such name?"))
+    ]
+    table = Table(table="t", rows=tuple(rows), aim=0.0, headline="good", best_by_cv="good", sentences=())
+    with pytest.raises(Exception, match="no such name"):
+        track_table(mlflow_uri(), table)
+    client = mlflow_client(mlflow_uri())
+    runs = client.search_runs([client.get_experiment_by_name("engagement").experiment_id])
+    ended = {run.info.run_name: run.info.status for run in runs}
+    assert ended == {"reproduce-t": "FAILED", "good": "FINISHED", "bad": "FAILED"}

@@ -88,6 +88,9 @@ class EngagementModel(nn.Module):
                 module.training = False
         return self
 
+    def begin_parts(self, fresh: Sequence[str]) -> None:
+        """Set the first values of parts that an earlier model did not have; fresh: their weights' names."""
+
     def prepared(self, inputs: ClipInputs) -> ClipInputs:
         """What follows from a batch without any weight, done once for a model and its copies; `forward` takes both."""
         return inputs
