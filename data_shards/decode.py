@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,10 @@ __all__ = [
     "decoding",
     "has_no_index",
     "load_decoder",
+    "on_screen",
+    "open_indexed",
     "open_reader",
+    "part_centres_s",
 ]
 
 # The containers Rapt opens, by their first bytes. ffmpeg would follow a playlist or a concat script to other
@@ -102,11 +106,7 @@ def decode_clip(
     width_px, height_px, may_be_rotated = check_header(path, limits)
 
     def pick(starts_N: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-        """The frames on screen at the centres of `num_frames` equal parts; starts_N: each one's start, and the end."""
-        centres = starts_N[0] + (np.arange(num_frames) + 0.5) * (starts_N[-1] - starts_N[0]) / num_frames
-        # decord's time stamps are float32, and a centre often is a frame's very start: a millisecond settles the tie
-        shown = np.searchsorted(starts_N[:-1], centres + _TIE_S, side="right") - 1
-        return np.asarray(np.clip(shown, 0, len(starts_N) - 2), dtype=np.int64)
+        return on_screen(starts_N, num_frames)
 
     with decoding(path):
         if has_no_index(path):
@@ -135,15 +135,35 @@ def _decode_by_index(
     max_frames: int,
 ) -> PickedFrames:
     """The same as `decode_in_order`, by decord: only what leads to the picked frames is decoded."""
-    width, height = size
-    reader = open_reader(path, width=decodable_width(width), height=height)
+    reader, starts_N, fps = open_indexed(path, size=size, max_frames=max_frames)
+    picked_T = pick(starts_N)
+    return PickedFrames(reader.get_batch(picked_T.tolist()).asnumpy(), starts_N, picked_T, fps)
+
+
+def open_indexed(path: Path, *, size: tuple[int, int], max_frames: int) -> tuple[Any, npt.NDArray[np.float64], float]:
+    """(decord's reader that scales to (width, height), every frame's start in seconds and the end of the last, frames a
+    second). The width may come one pixel wider. ClipError where it cannot be opened, or has no or too many frames."""
+    reader = open_reader(path, width=decodable_width(size[0]), height=size[1])
     if not 0 < len(reader) <= max_frames:
         raise ClipError(f"{path.name}: {len(reader)} frames where 1 to {max_frames} can be used")
     spans_N2 = np.asarray(reader.get_frame_timestamp(range(len(reader))), dtype=np.float64)
-    starts_N = np.append(spans_N2[:, 0], spans_N2[-1, 1])
-    picked_T = pick(starts_N)
-    frames = reader.get_batch(picked_T.tolist()).asnumpy()
-    return PickedFrames(frames, starts_N, picked_T, float(reader.get_avg_fps()))
+    return reader, np.append(spans_N2[:, 0], spans_N2[-1, 1]), float(reader.get_avg_fps())
+
+
+def on_screen(starts_N: npt.NDArray[np.float64], num_parts: int) -> npt.NDArray[np.int64]:
+    """The numbers, not falling, of the frames on screen at the centres of equal parts of a video.
+
+    starts_N: every frame's start in seconds, and the end of the last.
+    """
+    centres = starts_N[0] + part_centres_s(num_parts, starts_N[-1] - starts_N[0])
+    # decord's time stamps are float32, and a centre often is a frame's very start: a millisecond settles the tie
+    shown = np.searchsorted(starts_N[:-1], centres + _TIE_S, side="right") - 1
+    return np.asarray(np.clip(shown, 0, len(starts_N) - 2), dtype=np.int64)
+
+
+def part_centres_s(num_parts: int, duration_s: float) -> npt.NDArray[np.float64]:
+    """The centres of equal parts of a duration, in seconds from its start."""
+    return np.asarray((np.arange(num_parts) + 0.5) * duration_s / num_parts)
 
 
 def decoder_versions() -> dict[str, str]:
@@ -190,6 +210,8 @@ def check_header(path: Path, limits: DecodeLimits) -> tuple[int, int, bool]:
             may_be_rotated = any(name in container.format.name for name in _ROTATING_FORMATS)
     except av.error.FFmpegError as error:
         raise ClipError(f"{path.name}: damaged, its header cannot be read ({error.strerror}); re-encode it") from None
+    if min(size) < 1:
+        raise ClipError(f"{path.name}: its header says no size of its pictures; re-encode it")
     if size[0] * size[1] > limits.max_pixels:
         raise ClipError(f"{path.name}: {size[0]}x{size[1]} pixels a frame, over the limit of {limits.max_pixels} pixels")
     if max(size) > limits.max_aspect * min(size):
@@ -219,11 +241,12 @@ def decodable_width(width_px: int) -> int:
 @contextmanager
 def decoding(path: Path) -> Iterator[None]:
     """What the decoder raises, as a ClipError with its reason."""
+    from av.error import FFmpegError
     from decord import DECORDError
 
     try:
         yield
-    except (DECORDError, RuntimeError, ValueError, IndexError) as error:
+    except (DECORDError, FFmpegError, RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, ClipError):
             raise
         raise _undecodable(path, error) from None

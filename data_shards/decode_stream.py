@@ -18,16 +18,17 @@ from data_shards.decode import (
     decodable_width,
     decoding,
     has_no_index,
+    on_screen,
+    open_indexed,
     open_reader,
 )
 from data_shards.decode_in_order import frames_in_order, starts_in_order
-from data_shards.errors import ClipError
 
 __all__ = ["FrameStream", "Portion", "StreamInfo"]
 
-_PORTION = 16  # frames; 44 MB at the largest size
+_PORTION = 16  # frames; 79 MB at the largest size
 _LONGEST_SIDE_PX = 1280  # what looks at frames finds nothing more in larger ones, and takes several times as long
-_TIE_S = 0.001
+_LONG_GAP = 1.5  # times the usual time from frame to frame
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,9 @@ class FrameStream:
             if self._in_order:
                 self.starts_N, fps = starts_in_order(path, max_frames=limits.max_frames)
             else:
-                self._reader = open_reader(path, width=size[0], height=size[1])
-                if not 0 < len(self._reader) <= limits.max_frames:
-                    raise ClipError(f"{path.name}: {len(self._reader)} frames where 1 to {limits.max_frames} can be used")
-                spans_N2 = np.asarray(self._reader.get_frame_timestamp(range(len(self._reader))), dtype=np.float64)
-                self.starts_N, fps = np.append(spans_N2[:, 0], spans_N2[-1, 1]), float(self._reader.get_avg_fps())
+                self._reader, self.starts_N, fps = open_indexed(path, size=size, max_frames=limits.max_frames)
         self._size = size
+        self._max_frames = limits.max_frames
         self.info = StreamInfo(
             fps=round(fps, 4),
             duration_s=round(float(self.starts_N[-1] - self.starts_N[0]), 4),
@@ -85,18 +83,24 @@ class FrameStream:
         )
 
     def at_rate(self, fps: float) -> npt.NDArray[np.int64]:
-        """The frames on screen at the centres of equal parts of about 1 / fps seconds, one at least; all of them where the
-        video has fewer."""
-        begin_s, end_s = self.starts_N[0], self.starts_N[-1]
-        parts = max(1, round(fps * (end_s - begin_s)))
-        if self.info.num_frames <= parts:
-            return np.arange(self.info.num_frames)
-        centres = begin_s + (np.arange(parts) + 0.5) * (end_s - begin_s) / parts
-        shown = np.searchsorted(self.starts_N[:-1], centres + _TIE_S, side="right") - 1
-        return np.unique(np.clip(shown, 0, self.info.num_frames - 1)).astype(np.int64)
+        """The numbers of the frames on screen at the centres of equal parts of about 1 / fps seconds, one at least.
+
+        A frame that stays longer comes as often as it is on screen, so that what comes is even in time where the video's own
+        rate varies. A video that has fewer frames a second than fps is looked at in its own rate, the one it has but for its
+        gaps: at a constant rate that is every frame once.
+        """
+        duration_s = float(self.starts_N[-1] - self.starts_N[0])
+        parts = max(1, round(min(fps, self._own_fps()) * duration_s))
+        return on_screen(self.starts_N, min(parts, self._max_frames))
+
+    def _own_fps(self) -> float:
+        """Frames a second where they follow each other as they usually do."""
+        steps_N = np.diff(self.starts_N)
+        usual_s = float(steps_N[steps_N <= _LONG_GAP * np.median(steps_N)].mean())
+        return 1 / usual_s if usual_s > 0 else self.info.fps
 
     def portions(self, numbers_N: npt.NDArray[np.int64]) -> Iterator[Portion]:
-        """The frames of these numbers, rising, in portions of up to 16."""
+        """The frames of these numbers, rising and none twice, in portions of up to 16."""
         with decoding(self._path):
             if not self._in_order:
                 for begin in range(0, len(numbers_N), _PORTION):

@@ -50,7 +50,8 @@ class ListedClip:
 
     labels: label name to level, e.g. {"engagement": 3}, or NO_LEVEL; session: a recording sitting, where the dataset
     knows it; extra: further columns of the dataset's own label file, kept as text; features: name to float32 array, or
-    to the file that holds it. transcript and openface_csv are there for extractors alone: building does not open them.
+    to the file that holds it. transcript and openface_csv are there for extractors alone: building does not open them;
+    unclear: which of these two it lacks because it cannot be told which file is the clip's, and why.
     """
 
     clip_id: str
@@ -63,6 +64,7 @@ class ListedClip:
     extra: dict[str, str] = field(default_factory=dict)
     transcript: SourceFile | None = None
     openface_csv: SourceFile | None = None
+    unclear: dict[str, str] = field(default_factory=dict)
 
     @property
     def files(self) -> dict[str, SourceFile]:

@@ -24,8 +24,10 @@ MAX_SPEAKER_LENGTH = 64
 
 _STAMP = r"(?:(\d{1,4}):)?([0-5]?\d):([0-5]?\d)(?:[.,](\d{1,3}))?"
 _TIMES = re.compile(rf"\s*{_STAMP}\s*-->\s*{_STAMP}(?:\s.*)?", flags=re.ASCII)
-_VOICE = re.compile(r"<v(?:\.[^ >]*)?\s+([^>]+)>")
-_TAG = re.compile(r"</?[A-Za-z][^>]*>|<\d[\d:.]*>|\{\\[^}]*\}")
+# none of these may look beyond the next of what it begins with: a line of a million "<v " would take hours
+_VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s([^<>]+)>")
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")
+_LONG_NUMBER = re.compile(r"&#\d{8,};?")  # of no character, and Python refuses to read thousands of digits
 _SPEAKER = re.compile(rf"([^\W\d_][^:\n]{{0,{MAX_SPEAKER_LENGTH - 1}}}):\s+(.*)", flags=re.DOTALL)
 _SILENT_BLOCKS = ("NOTE", "STYLE", "REGION", "WEBVTT")
 
@@ -109,11 +111,15 @@ def _speaker_and_words(lines: list[str]) -> tuple[str, str]:
     """The speaker, and the words on one line without tags."""
     raw = " ".join(line.strip() for line in lines)
     voice = _VOICE.search(raw)
-    plain = " ".join(html.unescape(_TAG.sub("", raw)).replace("\x00", "").split())
+    plain = " ".join(_unescaped(_TAG.sub("", raw)).replace("\x00", "").split())
     if voice:
-        return " ".join(html.unescape(voice[1]).split())[:MAX_SPEAKER_LENGTH], plain
+        return " ".join(_unescaped(voice[1]).split())[:MAX_SPEAKER_LENGTH], plain
     named = _SPEAKER.fullmatch(plain)
     return (named[1].strip(), named[2]) if named else ("", plain)
+
+
+def _unescaped(text: str) -> str:
+    return html.unescape(_LONG_NUMBER.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def _reject(place: str, reason: str) -> Reject:

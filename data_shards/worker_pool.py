@@ -1,13 +1,19 @@
-"""How the pools of worker processes are interrupted and ended, wherever one is used."""
+"""How processes that others started are interrupted and ended, wherever there are any."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing.connection import wait
 
-__all__ = ["end_with_parent", "ignore_interrupts", "kill_workers"]
+__all__ = ["end_with_parent", "ignore_interrupts", "kill_workers", "killed_with_parent"]
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def ignore_interrupts() -> None:
@@ -20,6 +26,14 @@ def end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def killed_with_parent() -> Callable[[], object]:
+    """What a child calls so that Linux kills it when the thread that started it ends, whatever program it runs by then;
+    nothing on other systems. Looked up by the parent: between fork and exec no library may be loaded."""
+    if sys.platform != "linux":
+        return lambda: None
+    return partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _end_after(sentinel: int) -> None:

@@ -44,9 +44,10 @@ class Answer(Stored):
     """The engagement level of one clip.
 
     score: the expected level on [-1, 1], -1 the lowest level and 1 the highest. probabilities: level name to
-    calibrated probability, summing to 1; level is the most probable. features_used: what of the clip the model saw
-    beside frames, e.g. `speech` where there was a transcript; lacking: what it did without, and why. face_share: the
-    share of looked-at frames that show a face, None where the model looks for none.
+    calibrated probability, summing to 1; level is the most probable. features_used: what of the clip the answer rests
+    on beside frames, e.g. `speech` and `acoustics` where there are both, and neither where one is lacking; lacking: which
+    of them the clip does not have, and why. face_share: the share of looked-at frames that show a face, None where the
+    model looks for none.
     """
 
     status: Literal["scored"] = "scored"

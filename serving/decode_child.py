@@ -1,10 +1,7 @@
 """Decode uploads in a child process that can be killed: a clip that hangs, crashes or eats memory takes down nothing else."""
 
-import ctypes
 import multiprocessing
 import resource
-import signal
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
@@ -14,43 +11,48 @@ from threading import Lock
 from data_shards.decode import DecodeLimits, load_decoder
 from data_shards.errors import ClipError, ServiceError
 from data_shards.extraction.clip_sample import ClipRecipe, ClipSample, clip_sample, load_extractors
-from data_shards.worker_pool import ignore_interrupts, kill_workers
+from data_shards.worker_pool import ignore_interrupts, kill_workers, killed_with_parent
 
-__all__ = ["UPLOAD_LIMITS", "DecodeChild"]
+__all__ = ["LONGEST_S", "UPLOAD_LIMITS", "DecodeChild"]
 
 UPLOAD_LIMITS = DecodeLimits(max_duration_s=600.0, max_frames=60_000)
 _MEMORY_BYTES = 3 << 30
 _WITH_EXTRACTORS_BYTES = 12 << 30  # of addresses: weights, and what torch and MediaPipe reserve
 _START_S = 300.0
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_FRAMES_S = 60.0
+_WITH_EXTRACTORS_S = 180.0  # I3D takes up to 6 s for 64 frames on one core
+LONGEST_S = _START_S + 2 * _WITH_EXTRACTORS_S  # to wait for the child, to start it anew, and to decode
 
 
 class DecodeChild:
-    """One child process, started when first needed and again after it was killed. Safe to call from several threads."""
+    """One child process, started when first needed and again after it was killed. Safe to call from several threads.
 
-    def __init__(self, recipe: ClipRecipe, *, timeout_s: float = 60.0) -> None:
+    timeout_s: what a clip may take; 60 s for frames alone and 180 s with extractors unless given.
+    """
+
+    def __init__(self, recipe: ClipRecipe, *, timeout_s: float | None = None) -> None:
         self._recipe = recipe
-        self._timeout_s = timeout_s
+        self._timeout_s = timeout_s or (_WITH_EXTRACTORS_S if recipe.extractors else _FRAMES_S)
         self._lock = Lock()
         self._pool: ProcessPoolExecutor | None = None
 
     def start(self) -> None:
         """Start the child now, so that the first clip does not wait for imports and weights. ModelError where one is missing."""
         with self._lock:
-            self._pool = self._pool or self._new_pool()
-            self._pool.submit(_prepare, self._recipe).result(timeout=_START_S)
+            self._prepared()
 
     def sample_of(self, path: Path, transcript: Path | None = None) -> ClipSample:
         """`clip_sample` in the child. ClipError also where the clip took too long or killed the child."""
         if not self._lock.acquire(timeout=self._timeout_s):
             raise ServiceError("busy with other clips; try again in a minute")
         try:
-            pool = self._pool = self._pool or self._new_pool()
+            pool = self._prepared()  # before the clip's time begins
             try:
                 return pool.submit(_decode, path, self._recipe, transcript).result(timeout=self._timeout_s)
             except FutureTimeout:
                 self._discard()
-                raise ClipError(f"the clip took more than {self._timeout_s:.0f} s to decode; send a shorter one") from None
+                limit = f"{self._timeout_s:.0f} s, the longest that a clip may take here"
+                raise ClipError(f"the clip took more than {limit}; send a shorter one") from None
             except (BrokenProcessPool, MemoryError):
                 self._discard()
                 raise ClipError("the clip is damaged: it crashed the decoder; re-encode it") from None
@@ -61,6 +63,21 @@ class DecodeChild:
         """End the child."""
         with self._lock:
             self._discard()
+
+    def _prepared(self) -> ProcessPoolExecutor:
+        """The child, which has loaded what it needs. ServiceError where it cannot be started."""
+        if self._pool is not None:
+            return self._pool
+        pool = self._pool = self._new_pool()
+        try:
+            pool.submit(_prepare, self._recipe).result(timeout=_START_S)
+        except (FutureTimeout, BrokenProcessPool, MemoryError) as error:
+            self._discard()
+            raise ServiceError(f"what decodes clips did not start ({type(error).__name__}); try again in a minute") from None
+        except BaseException:
+            self._discard()
+            raise
+        return pool
 
     def _discard(self) -> None:
         if self._pool is not None:
@@ -77,8 +94,7 @@ class DecodeChild:
 def _confine(memory_bytes: int) -> None:
     """In the child: bounds on memory, no core files, and an end with its parent, however that ends."""
     ignore_interrupts()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    killed_with_parent()()
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

@@ -89,13 +89,20 @@ class Predictor:
                 name: round(float(chance), 6) for name, chance in zip(self.record.level_names, chances_NK[0], strict=True)
             },
             frames_used=len(sample.meta.frame_times_s),
-            features_used=tuple(sorted(sample.features)),
+            features_used=self._used(sample),
             lacking={name: why for name, why in clip.lacking.items() if name in self._model.optional},
             face_share=share,
             duration_s=sample.meta.duration_s or 0.0,
             model=self.info,
             timings=Timings(decode_ms=round(decode_ms, 2), model_ms=round(model_ms, 2), total_ms=round(decode_ms + model_ms, 2)),
         )
+
+    def _used(self, sample: Sample) -> tuple[str, ...]:
+        """The features that change the answer: a model reads its optional ones together, or none of them (MocoRank's speech
+        and acoustics, Wu et al. 2023, eq. 7)."""
+        has_all = all(name in sample.features for name in self._model.optional)
+        read = (*self._model.inputs, *(self._model.optional if has_all else ()))
+        return tuple(sorted(name for name in read if name != FRAMES))
 
     def _check_inputs(self, clip: ClipSample) -> None:
         missing = [name for name in self._model.inputs if name != FRAMES and name not in clip.sample.features]

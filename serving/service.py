@@ -10,7 +10,6 @@ from training.registry import RegisteredModel
 __all__ = ["check_port", "start_service", "stop_service"]
 
 _APP_NAME = "rapt"
-_REQUEST_S = 180.0
 _MAX_ONGOING = 200
 
 
@@ -46,9 +45,13 @@ def _deploy(registered: RegisteredModel, *, host: str, port: int, allow_emotion:
     from ray import serve
     from ray.serve.config import HTTPOptions
 
+    from serving.decode_child import LONGEST_S
+    from serving.http_api import MAX_UPLOAD_S
+
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # importing Serve has set its own
     quiet = {"log_level": "WARNING", "enable_access_log": False}
-    serve.start(http_options=HTTPOptions(host=host, port=port, request_timeout_s=_REQUEST_S), logging_config=quiet)
+    request_s = MAX_UPLOAD_S + LONGEST_S + 10  # so that it is our sentence that tells of a clip that takes too long
+    serve.start(http_options=HTTPOptions(host=host, port=port, request_timeout_s=request_s), logging_config=quiet)
 
     def app() -> object:
         """Built in the replica: loads the model there."""

@@ -50,7 +50,11 @@ def serve(model: str, host: str, port: int, address: str | None, allow_emotion: 
 @click.command()
 @click.argument("model")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--transcript", type=click.Path(path_type=Path), help="What is said in FILE; else a .vtt or .srt beside it.")
+@click.option(
+    "--transcript",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What is said in FILE; else a .vtt or .srt of its name, beside it or in a folder transcripts beside its folder.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file.")
 @emotion_option
 def score(model: str, files: tuple[Path, ...], transcript: Path | None, as_json: bool, allow_emotion: bool) -> None:
@@ -63,6 +67,7 @@ def score(model: str, files: tuple[Path, ...], transcript: Path | None, as_json:
         rapt score models:/engagement@champion lesson.mp4
     """
     from cluster.home import mlflow_uri
+    from data_shards.datasets.sidecar_files import transcript_beside
     from data_shards.errors import ClipError, ConfigError
     from serving.predictor import Predictor
     from training.registry import resolve
@@ -75,7 +80,7 @@ def score(model: str, files: tuple[Path, ...], transcript: Path | None, as_json:
     failures = 0
     for path in files:
         try:
-            answer = predictor.score_file(path, transcript=transcript or beside(path))
+            answer = predictor.score_file(path, transcript=transcript or transcript_beside(path))
         except ClipError as error:
             failures += 1
             click.echo(json.dumps({"file": str(path), "error": str(error)}) if as_json else f"{path}: {error}", err=not as_json)
@@ -89,8 +94,3 @@ def score(model: str, files: tuple[Path, ...], transcript: Path | None, as_json:
             click.echo(f"{path}: {answer.level}, score {answer.score:+.2f} ({chances})")
     if failures:
         raise ClipError(f"{failures} of {len(files)} files could not be scored")
-
-
-def beside(path: Path) -> Path | None:
-    """The transcript that lies beside a clip under its name."""
-    return next((file for suffix in (".vtt", ".srt") if (file := path.with_suffix(suffix)).is_file()), None)

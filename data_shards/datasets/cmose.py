@@ -132,6 +132,7 @@ def _clip(clip_id: str, record: Any, videos: VideoFiles, csvs: dict[str, SourceF
     video = videos.find(clip_id)
     if video is None and not features:
         raise ClipError(f"{place}: no I3D embeds, no OpenFace CSV and no video of that name; fetch secondFeature")
+    beside = sidecars.of_stem(clip_id)
     return ListedClip(
         clip_id=clip_id,
         subject=f"{named[1]}_{named[2]}",
@@ -141,5 +142,6 @@ def _clip(clip_id: str, record: Any, videos: VideoFiles, csvs: dict[str, SourceF
         video=video,
         features=features,
         extra={"agreement": str(fields["agreement"])} if "agreement" in fields else {},
-        transcript=sidecars.transcript_of(clip_id),
+        transcript=beside.transcript,
+        unclear={kind: why for kind, why in beside.unclear.items() if kind == "transcript"},  # its CSVs are `csvs`
     )

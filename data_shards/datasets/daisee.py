@@ -49,6 +49,7 @@ def _clip(stem: str, videos: VideoFiles, sidecars: SidecarFiles, split: str, row
         affect: parse_level(row.get(affect.capitalize(), ""), num_levels=len(levels), place=place, column=affect)
         for affect, levels in LABEL_NAMES.items()
     }
+    transcript, openface_csv, unclear = sidecars.of_stem(stem)
     return ListedClip(
         clip_id=stem,
         video=video,
@@ -56,6 +57,7 @@ def _clip(stem: str, videos: VideoFiles, sidecars: SidecarFiles, split: str, row
         session=stem[:7],
         split=split,
         labels=labels,
-        transcript=sidecars.transcript_of(stem),
-        openface_csv=sidecars.openface_of(stem),
+        transcript=transcript,
+        openface_csv=openface_csv,
+        unclear=unclear,
     )

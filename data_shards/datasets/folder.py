@@ -66,7 +66,7 @@ def _clip(source: Source, sidecars: SidecarFiles, row: dict[str, str], *, place:
         raise ClipError(f"{place}: clip '{row['clip'][:80]}' lies outside the folder; move it inside")
     if name not in source.files:
         raise ClipError(f"{place}: no file '{row['clip'][:80]}' in {source.uri}; copy it there or remove the row")
-    transcript, openface_csv = sidecars.of(source.files[name])
+    transcript, openface_csv, unclear = sidecars.of(source.files[name])
     return ListedClip(
         clip_id=name,
         video=source.files[name],
@@ -77,4 +77,5 @@ def _clip(source: Source, sidecars: SidecarFiles, row: dict[str, str], *, place:
         extra={column: value for column, value in row.items() if column not in (*_COLUMNS, "session") and value},
         transcript=transcript,
         openface_csv=openface_csv,
+        unclear=unclear,
     )

@@ -1,14 +1,14 @@
 """What lies beside a dataset's videos for extractors: transcripts and OpenFace CSVs, found by the videos' stems."""
 
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from data_shards.datasets.video_files import VIDEO_SUFFIXES
 from data_shards.errors import ClipError
 from data_shards.storage.source import Source, SourceFile
 
-__all__ = ["SidecarFiles", "Sidecars"]
+__all__ = ["SidecarFiles", "Sidecars", "transcript_beside"]
 
 _TIMED_SUFFIXES = frozenset([".vtt", ".srt"])
 _TRANSCRIPT_FOLDERS = frozenset(["transcripts", "transcript"])
@@ -16,10 +16,11 @@ _OPENFACE_FOLDERS = frozenset(["openface"])
 
 
 class Sidecars(NamedTuple):
-    """The files of one clip, named as `ListedClip` names them."""
+    """The files of one clip, named as `ListedClip` names them, and why one of them is lacking though there are some."""
 
     transcript: SourceFile | None
     openface_csv: SourceFile | None
+    unclear: dict[str, str]
 
 
 class SidecarFiles:
@@ -48,25 +49,31 @@ class SidecarFiles:
                 self._csvs.setdefault(path.stem, []).append(path)
 
     def of(self, video: SourceFile) -> Sidecars:
-        """A video's files. ClipError where it cannot be told which file is the video's."""
+        """A video's files."""
         path = PurePosixPath(video.name)
-        return Sidecars(
-            transcript=self._one(path.stem, self._own(path, self._transcripts), _TRANSCRIPT_FOLDERS),
-            openface_csv=self._one(path.stem, self._own(path, self._csvs), _OPENFACE_FOLDERS),
-        )
+        return self._found(path.stem, path)
 
-    def transcript_of(self, stem: str) -> SourceFile | None:
-        """The transcript of a clip that its stem alone tells from all others, there with or without a video."""
-        return self._one(stem, self._transcripts.get(stem, []), _TRANSCRIPT_FOLDERS)
+    def of_stem(self, stem: str) -> Sidecars:
+        """The files of a clip that its stem alone tells from all others, there with or without a video."""
+        return self._found(stem, None)
 
-    def openface_of(self, stem: str) -> SourceFile | None:
-        """The OpenFace CSV of such a clip."""
-        return self._one(stem, self._csvs.get(stem, []), _OPENFACE_FOLDERS)
+    def _found(self, stem: str, video: PurePosixPath | None) -> Sidecars:
+        files: dict[str, SourceFile | None] = {}
+        unclear: dict[str, str] = {}
+        for kind, paths, folders in (
+            ("transcript", self._transcripts.get(stem, []), _TRANSCRIPT_FOLDERS),
+            ("openface_csv", self._csvs.get(stem, []), _OPENFACE_FOLDERS),
+        ):
+            try:
+                files[kind] = self._one(stem, self._own(video, paths) if video else paths, folders)
+            except ClipError as error:  # the clip lacks one file, and is a clip all the same
+                unclear[kind] = str(error)
+        return Sidecars(files.get("transcript"), files.get("openface_csv"), unclear)
 
-    def _own(self, video: PurePosixPath, files: dict[str, list[PurePosixPath]]) -> list[PurePosixPath]:
-        """The files of the video's stem that belong to no other video."""
+    def _own(self, video: PurePosixPath, files: Iterable[PurePosixPath]) -> list[PurePosixPath]:
+        """Those of its stem's files that belong to no other video. ClipError where that cannot be told."""
         own = []
-        for path in files.get(video.stem, []):
+        for path in files:
             rivals = [other for other in self._videos.get(video.stem, []) if other != video]
             nearness = _num_shared_folders(path, video)
             nearest = max((_num_shared_folders(path, other) for other in rivals), default=-1)
@@ -78,13 +85,34 @@ class SidecarFiles:
         return own
 
     def _one(self, stem: str, paths: Iterable[PurePosixPath], folders: frozenset[str]) -> SourceFile | None:
-        """The file in one of these folders, else the only one."""
+        """The file in one of these folders, else the only one. ClipError where there are several."""
         ranked = sorted(paths, key=lambda path: (not _lies_in(path, folders), path))
         if not ranked:
             return None
         if len(ranked) > 1 and _lies_in(ranked[0], folders) == _lies_in(ranked[1], folders):
             raise ClipError(f"clip {stem}: {ranked[0]} and {ranked[1]} both have its name; rename or remove one")
         return self._files[ranked[0].as_posix()]
+
+
+def transcript_beside(clip: Path) -> Path | None:
+    """The transcript of a clip's stem in a folder `transcripts` in the clip's own folder or beside that, else beside the clip.
+
+    For one clip on this machine, where the rest of its dataset is not to be listed. Of several WebVTT goes first, then SRT.
+    """
+    own = clip.absolute().parent
+    named = [
+        folder
+        for place in (own, own.parent)
+        if place.is_dir()
+        for folder in sorted(place.iterdir())
+        if folder.name.casefold() in _TRANSCRIPT_FOLDERS and folder.is_dir()
+    ]
+    for folder, suffixes in (*((folder, (".vtt", ".srt", ".json")) for folder in named), (own, (".vtt", ".srt"))):
+        files = sorted(file for file in folder.iterdir() if file.stem == clip.stem and file.is_file()) if folder.is_dir() else []
+        for suffix in suffixes:
+            if found := next((file for file in files if file.suffix.lower() == suffix), None):
+                return found
+    return None
 
 
 def _lies_in(path: PurePosixPath, folders: frozenset[str]) -> bool:

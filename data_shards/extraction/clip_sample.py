@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from data_shards.decode import DecodeLimits
+from data_shards.decode import DecodeLimits, check_container
 from data_shards.extraction.contract import ClipMaterial, Extractor
 from data_shards.extraction.extract import extract_features
 from data_shards.extraction.recorded import extractor_of
@@ -62,5 +62,6 @@ def _loaded(record: str) -> Extractor:
 def _with_frames(path: Path, config: PreprocessConfig | None, limits: DecodeLimits | None) -> Sample:
     if config is not None:
         return preprocess_file(path, config, limits)
+    check_container(path)
     known = SampleMeta(clip_id=path.name, subject="", session="", split="", labels={}, source_sha256=file_sha256(path))
     return Sample(meta=known)

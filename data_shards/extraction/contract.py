@@ -4,7 +4,7 @@ Letters: N frames of a portion, H height, W width, C = 3 RGB channels.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pydantic import JsonValue
 
 from data_shards.decode_stream import StreamInfo
+from data_shards.errors import ClipError
 from data_shards.extraction.sound import Sound, read_sound
 from data_shards.extraction.words import Words, read_words
 from data_shards.schema import Stored
@@ -33,7 +34,8 @@ class ClipMaterial:
     """What there is of one clip, on this machine. Sound and words are read once, when first asked for.
 
     transcript: WebVTT, SRT or JSON; text: what was said, where the label file itself says it; openface_csv: what
-    OpenFace's FeatureExtraction wrote.
+    OpenFace's FeatureExtraction wrote. unclear: as in ListedClip, the kinds of file of which it cannot be told which is the
+    clip's, and why.
     """
 
     name: str
@@ -41,6 +43,7 @@ class ClipMaterial:
     transcript: Path | None = None
     text: str = ""
     openface_csv: Path | None = None
+    unclear: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def sound(self) -> Sound | None:
@@ -49,7 +52,9 @@ class ClipMaterial:
 
     @cached_property
     def words(self) -> Words | None:
-        """What is said, None where nobody says so. ClipError where the transcript cannot be read."""
+        """What is said, None where nobody says so. ClipError where the transcript cannot be read, or is one of several."""
+        if "transcript" in self.unclear:
+            raise ClipError(self.unclear["transcript"])
         return read_words(self.transcript, self.text)
 
 
@@ -57,7 +62,8 @@ class Reading:
     """One clip under one extractor: `see` is called with the pictures in order, then `finish` once."""
 
     def see(self, frames_NHWC: npt.NDArray[np.uint8], times_N: npt.NDArray[np.float64]) -> None:
-        """The next N upright RGB frames and their seconds from the clip's start, at most `fps` a second."""
+        """The next N upright RGB frames, at most `fps` a second, and their seconds from the clip's start, which are even: the
+        centres of the parts of time at which a frame is on screen. One that stays longer comes again."""
         raise AssertionError(f"{type(self).__name__} looks at no pictures")
 
     def finish(self) -> Floats | None:

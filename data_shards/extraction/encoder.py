@@ -15,6 +15,7 @@ import torch
 from pydantic import Field, JsonValue
 from torch import Tensor
 
+from data_shards.decode import part_centres_s
 from data_shards.decode_stream import StreamInfo
 from data_shards.errors import ConfigError
 from data_shards.extraction.contract import ClipMaterial, Extractor, ExtractorSettings, Reading
@@ -106,19 +107,23 @@ class VideoEncoder(Extractor):
 
 
 class _EncoderReading(Reading):
-    """Keeps the prepared pictures of the parts that have passed, and the last frame that came."""
+    """Keeps the prepared pictures of the parts that have passed, and the last frame that came.
+
+    A frame comes with the centre of the time that it stands for, so it is on screen until halfway to the next one.
+    """
 
     def __init__(self, extractor: VideoEncoder, duration_s: float) -> None:
         self._extractor = extractor
-        self._centres_T = (np.arange(extractor.num_frames) + 0.5) * duration_s / extractor.num_frames
+        self._centres_T = part_centres_s(extractor.num_frames, duration_s)
         self._pictures: list[Tensor] = []
         self._on_screen_HWC: npt.NDArray[np.uint8] | None = None
+        self._time_s = 0.0
 
     def see(self, frames_NHWC: npt.NDArray[np.uint8], times_N: npt.NDArray[np.float64]) -> None:
-        for frame_HWC, time_s in zip(frames_NHWC, times_N, strict=True):
+        for frame_HWC, time_s in zip(frames_NHWC, times_N.tolist(), strict=True):
             if self._on_screen_HWC is not None:
-                self._keep(int(np.searchsorted(self._centres_T + _TIE_S, time_s, side="left")))
-            self._on_screen_HWC = frame_HWC
+                self._keep(int(np.searchsorted(self._centres_T + _TIE_S, (self._time_s + time_s) / 2, side="left")))
+            self._on_screen_HWC, self._time_s = frame_HWC, time_s
 
     def finish(self) -> Floats | None:
         if self._on_screen_HWC is None:

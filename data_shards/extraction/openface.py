@@ -98,7 +98,9 @@ class OpenFace(Extractor):
             self._track = FaceTrack(self._model_path, self._finder.find, zoom=self.settings.zoom)
             return _Watched(self._track, stream)
         if self.settings.source == "csv":
-            return _Written(clip.openface_csv) if clip.openface_csv else _Lacking("no OpenFace CSV")
+            if clip.openface_csv:
+                return _Written(clip.openface_csv)
+            return _Lacking(clip.unclear.get("openface_csv", "no OpenFace CSV"))
         if clip.video is None:
             return _Lacking("no video")
         return _Run(self._program, clip.video, _PROGRAM_S + (stream.num_frames if stream else 10_000) / _PROGRAM_FRAMES_A_S)
@@ -142,13 +144,12 @@ class _Run(Reading):
 
 
 class _Watched(Reading):
-    """One clip under MediaPipe. times_T: seconds of the rows from the clip's start."""
+    """One clip under MediaPipe."""
 
     def __init__(self, track: FaceTrack, stream: StreamInfo) -> None:
         self._track = track
         self._stream = stream
         self._rows: list[Floats] = []
-        self.times_T: list[float] = []
 
     def see(self, frames_NHWC: npt.NDArray[np.uint8], times_N: npt.NDArray[np.float64]) -> None:
         nobody_D = np.full(len(FACE_COLUMNS), np.nan, dtype=np.float32)
@@ -156,7 +157,6 @@ class _Watched(Reading):
         for frame_HWC, time_s in zip(frames_NHWC, times_N.tolist(), strict=True):
             seen = self._track.see(frame_HWC, time_s)
             self._rows.append(face_row(*seen, width=width, height=height) if seen else nobody_D)
-            self.times_T.append(time_s)
 
     def finish(self) -> Floats:
         self._track.close()

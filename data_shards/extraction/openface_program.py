@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from data_shards.datasets.openface import read_openface
 from data_shards.errors import ClipError, ConfigError
+from data_shards.worker_pool import killed_with_parent
 
 __all__ = ["OPENFACE_VARIABLE", "openface_program", "run_openface"]
 
@@ -32,7 +33,7 @@ def openface_program() -> Path:
 
 def run_openface(program: Path, video: Path, *, limit_s: float) -> npt.NDArray[np.float32]:
     """The 49 columns of a video, (T, 49), as `read_openface` gives them. ClipError where it fails or takes over limit_s."""
-    with tempfile.TemporaryDirectory(prefix="rapt-openface-") as folder:
+    with tempfile.TemporaryDirectory(prefix="rapt-openface-", dir=_place(video)) as folder:
         arguments = [str(program), "-f", str(video.absolute()), "-out_dir", folder, "-of", _NAME, "-gaze", "-pose", "-aus", "-q"]
         with (Path(folder) / "said.txt").open("w+b") as said:
             _run(arguments, Path(folder), said.fileno(), f"{video.name}: OpenFace", limit_s)
@@ -44,10 +45,24 @@ def run_openface(program: Path, video: Path, *, limit_s: float) -> npt.NDArray[n
         return read_openface(csv)
 
 
+def _place(video: Path) -> Path | None:
+    """Where to write: beside a video that is itself temporary, such as an upload, so that who deletes the one deletes the
+    other, should this process be killed."""
+    folder = video.absolute().parent
+    return folder if folder.is_relative_to(tempfile.gettempdir()) and os.access(folder, os.W_OK) else None
+
+
 def _run(arguments: list[str], folder: Path, output: int, what: str, limit_s: float) -> None:
-    """Run to the end, in a process group of its own, which is ended as a whole where it takes too long."""
+    """Run to the end, in a process group of its own, which is ended as a whole where it takes too long; the program ends
+    with this process, however that ends."""
     process = subprocess.Popen(
-        arguments, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        arguments,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        preexec_fn=killed_with_parent(),  # one call of the kernel, which takes no lock
     )
     try:
         status = process.wait(limit_s)

@@ -2,6 +2,7 @@
 
 const part = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
+let clip = null; // the one shown
 let latest = 0; // only the clip chosen last is shown, however the answers arrive
 
 async function showModel() {
@@ -10,6 +11,7 @@ async function showModel() {
   const version = model.version ? `, version ${model.version}` : "";
   const reads = model.reads.map((input) => (input === "frames" ? `${model.num_frames} frames` : input)).join(", ");
   part("model").textContent = `Model ${model.name}${version}: reads ${reads} of a clip, levels ${model.levels.join(", ")}.`;
+  part("words").hidden = !model.reads.includes("speech");
   part("limits").textContent = model.limits;
   if (model.notice) {
     part("notice").textContent = `This model was trained on ${model.notice}.`;
@@ -36,8 +38,9 @@ function showAnswer(answer) {
   part("probabilities").replaceChildren(...rows);
   const { decode_ms: decode, model_ms: model } = answer.timings;
   const used = [...(answer.frames_used ? [`${answer.frames_used} frames`] : []), ...answer.features_used].join(", ");
+  const without = Object.entries(answer.lacking).map(([name, why]) => ` Without ${name}: ${why}.`).join("");
   part("details").textContent =
-    `${used} of ${answer.duration_s.toFixed(1)} s; decoded in ${decode.toFixed(0)} ms, scored in ${model.toFixed(0)} ms.`;
+    `${used} of ${answer.duration_s.toFixed(1)} s; decoded in ${decode.toFixed(0)} ms, scored in ${model.toFixed(0)} ms.${without}`;
   part("answer").hidden = false;
 }
 
@@ -54,6 +57,8 @@ async function score(file) {
   preview.onerror = () => { preview.hidden = true; }; // a browser shows fewer formats than Rapt reads
   const form = new FormData();
   form.append("clip", file);
+  const [words] = part("transcript").files;
+  if (words) form.append("transcript", words);
   try {
     const reply = await fetch("/v1/score", { method: "POST", body: form });
     const content = await reply.json();
@@ -72,8 +77,17 @@ async function score(file) {
   }
 }
 
+function choose(file) {
+  if (clip) part("transcript").value = ""; // it was of the clip before
+  clip = file;
+  score(clip);
+}
+
 part("file").addEventListener("change", (event) => {
-  if (event.target.files.length) score(event.target.files[0]);
+  if (event.target.files.length) choose(event.target.files[0]);
+});
+part("transcript").addEventListener("change", () => {
+  if (clip) score(clip);
 });
 const drop = part("drop");
 for (const name of ["dragenter", "dragover"]) {
@@ -82,6 +96,6 @@ for (const name of ["dragenter", "dragover"]) {
 for (const name of ["dragleave", "drop"]) drop.addEventListener(name, () => drop.classList.remove("over"));
 drop.addEventListener("drop", (event) => {
   event.preventDefault();
-  if (event.dataTransfer.files.length) score(event.dataTransfer.files[0]);
+  if (event.dataTransfer.files.length) choose(event.dataTransfer.files[0]);
 });
 showModel().catch(() => { part("model").textContent = "The model does not answer; reload the page."; });

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -10,6 +11,7 @@ from data_shards.decode import DecodeLimits, decode_clip
 from data_shards.decode_stream import FrameStream, StreamInfo
 from data_shards.errors import ClipError, ConfigError
 from data_shards.extraction import ClipMaterial, Extractor, ExtractorSettings, Reading
+from data_shards.extraction.clip_sample import ClipRecipe, clip_sample
 from data_shards.extraction.extract import extract_features
 from tests.data_shards.test_decode import write_video
 
@@ -39,7 +41,40 @@ def test_a_rate_gives_equal_parts_of_time_and_one_frame_at_least(tmp_path: Path)
     assert even.at_rate(1).tolist() == [5, 15, 25]
     assert even.at_rate(0.01).tolist() == [15]
     uneven = FrameStream(write_video(tmp_path / "uneven.mp4", [0.0, 0.1, 0.2, 3.0, 3.1, 3.2]))
-    assert set(uneven.at_rate(1).tolist()) <= {2, 5}  # what is on screen at the seconds' middles
+    assert uneven.at_rate(1).tolist() == [2, 2, 2]  # what is on screen at the seconds' middles
+
+
+def test_a_frame_that_stays_longer_is_shown_again_so_that_rows_are_even_in_time(tmp_path: Path) -> None:
+    """Ten frames in the first second, the last of which stays for two more, then ten more."""
+    path = write_video(tmp_path / "a.mp4", [*(i / 10 for i in range(10)), *(3 + i / 10 for i in range(10))])
+    stream = FrameStream(path)
+    every = [*range(9), *[9] * 21, *range(10, 20)]
+    assert stream.at_rate(1000).tolist() == stream.at_rate(10).tolist() == every
+    found = extract_features(ClipMaterial(name="a", video=path), {"ten": Brightness(10.0), "five": Brightness(5.0)})
+    for name, fps in (("ten", 10), ("five", 5)):
+        means_T, times_T = found.features[name].T
+        shown = stream.at_rate(fps).tolist()
+        np.testing.assert_allclose(times_T, (np.arange(4 * fps) + 0.5) / fps, atol=0.01)
+        assert [round((mean - 10) / 6) for mean in means_T.tolist()] == shown
+    assert shown[5:15] == [9] * 10
+
+
+def test_a_frame_that_stays_for_a_minute_comes_in_small_portions(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", [*(i / 10 for i in range(10)), 60.0])
+    sizes: list[int] = []
+
+    class Counting(Brightness):
+        def read(self, clip: ClipMaterial, stream: StreamInfo | None) -> Reading:
+            return CountingReading(None)
+
+    class CountingReading(BrightnessReading):
+        def see(self, frames_NHWC: npt.NDArray[np.uint8], times_N: npt.NDArray[np.float64]) -> None:
+            sizes.append(len(frames_NHWC))
+            super().see(frames_NHWC, times_N)
+
+    found = extract_features(ClipMaterial(name="a", video=path), {"count": Counting(10.0)})
+    assert len(found.features["count"]) == pytest.approx(601, abs=1)
+    assert max(sizes) <= 16
 
 
 def test_a_large_video_is_scaled_down_and_a_bomb_is_refused(real_data: Path) -> None:
@@ -98,5 +133,50 @@ def test_what_fails_in_one_extractor_is_its_own_reason_and_a_fault_of_ours_is_ra
     assert found.features.keys() == {"good"}
     assert found.lacking["bad"] == "no such thing"
     assert found.lacking["worse"].startswith("worse cannot be made of it (KeyError")
-    with pytest.raises(ConfigError):
-        extract_features(clip, {"ours": Brightness(2.0, ConfigError("no weights"))})
+    for ours in (ConfigError("no weights"), MemoryError(), OSError("disk full")):
+        with pytest.raises(type(ours)):
+            extract_features(clip, {"ours": Brightness(2.0, ours)})
+
+
+@pytest.mark.parametrize("part", ["__init__", "portions"])
+@pytest.mark.parametrize("fault", [ZeroDivisionError("0 pixels"), MemoryError("ours")])
+def test_what_nobody_foresaw_of_a_decoder_is_a_lack_of_what_looks_at_pictures(
+    fault: Exception, part: str, real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(FrameStream, part, fails)
+    clip = ClipMaterial(name="clip", video=real_data / "videos" / "test1.avi")
+    both = {"one": Brightness(2.0), "two": Brightness(3.0)}
+    if isinstance(fault, MemoryError):
+        with pytest.raises(MemoryError):
+            extract_features(clip, both)
+        return
+    reason = "pictures cannot be made of it (ZeroDivisionError: 0 pixels)"
+    assert extract_features(clip, both).lacking == {"one": reason, "two": reason}
+
+
+def test_a_file_that_is_none_or_a_folder_is_a_sentence_for_a_model_of_features_alone(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.mp4", tmp_path):
+        with pytest.raises(ClipError, match=r"cannot be read|not a plain file"):
+            clip_sample(path, ClipRecipe(None))
+
+
+def test_a_header_without_a_size_is_a_sentence(tmp_path: Path) -> None:
+    """A transport stream of which nothing but the tables is there."""
+    whole = tmp_path / "whole.ts"
+    with av.open(str(whole), "w", format="mpegts") as container:
+        stream = container.add_stream("mpeg2video", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(5):
+            for packet in stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode(None):
+            container.mux(packet)
+    content = whole.read_bytes()
+    tables = content[: 3 * 188]
+    path = tmp_path / "tables.ts"
+    path.write_bytes(tables * 4)
+    with pytest.raises(ClipError, match=r"tables\.ts: its header says no size"):
+        FrameStream(path)

@@ -107,10 +107,10 @@ def test_a_clip_is_seen_at_the_centres_of_equal_parts() -> None:
     for portion in (1, 7, 20):
         reading = extractor.read(CLIP, shown)
         for begin in range(0, 20, portion):
-            reading.see(frames[begin : begin + portion], np.arange(begin, min(20, begin + portion)) / 10)
+            reading.see(frames[begin : begin + portion], (np.arange(begin, min(20, begin + portion)) + 0.5) / 10)
         assert np.array_equal(reading.finish(), expected), portion
     alone = extractor.read(CLIP, StreamInfo(fps=10, duration_s=0.1, num_frames=1, width_px=40, height_px=40))
-    alone.see(frames[:1], np.zeros(1))
+    alone.see(frames[:1], np.full(1, 0.05))
     assert np.array_equal(alone.finish(), extractor.features(torch.stack([extractor.prepare(frames[0])] * 4)))
     nothing = extractor.read(CLIP, shown)
     assert (nothing.finish(), nothing.lacking) == (None, "no frame")

@@ -3,8 +3,10 @@
 import math
 import os
 import stat
+import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -366,6 +368,47 @@ def test_a_program_that_hangs_is_ended(tmp_path: Path) -> None:
         run_openface(program, tmp_path / "clip.mp4", limit_s=2)
     with pytest.raises(ProcessLookupError):
         os.kill(int(note.read_text()), 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a program with who started it")
+def test_a_program_ends_with_who_started_it_and_what_it_wrote_lies_beside_the_upload(tmp_path: Path) -> None:
+    note, upload = tmp_path / "note", tmp_path / "upload"
+    upload.mkdir()
+    body = (
+        f"import os\npart = pathlib.Path({str(note)!r} + '.part')\n"
+        f"part.write_text(str(os.getpid()) + ' ' + given.out_dir)\npart.rename({str(note)!r})\ntime.sleep(60)"
+    )
+    call = (
+        "from pathlib import Path; from data_shards.extraction.openface_program import run_openface; "
+        f"run_openface(Path({str(stand_in(tmp_path, body))!r}), Path({str(upload / 'clip')!r}), limit_s=50)"
+    )
+    root = Path(__file__).parents[2]
+    starter = subprocess.Popen([sys.executable, "-c", call], cwd=root, env={**os.environ, "TMPDIR": str(tmp_path)})
+    try:
+        until(note.exists)
+    finally:
+        starter.kill()
+        starter.wait()
+    pid, folder = note.read_text().split(" ", 1)
+    assert Path(folder).parent == upload  # and goes when the upload is deleted
+    until(lambda: not is_running(int(pid)))
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait, at most 20 s."""
+    for _ in range(400):
+        if holds():
+            return
+        time.sleep(0.05)
+    raise AssertionError("still not so after 20 s")
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there that has not ended; one that nobody waits for stays as a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_without_the_program_the_sentence_names_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,15 @@
 """Transcripts and OpenFace CSVs find their clip by its name, and are neither labels nor videos."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from data_shards.datasets import DATASETS
+from data_shards.datasets.sidecar_files import transcript_beside
+from data_shards.errors import ClipError
+from data_shards.extraction.extract import extract_features, material_of
+from data_shards.extraction.openface import OpenFace, OpenFaceSettings
 from data_shards.listing import ListedClip, Listing
 from data_shards.storage.source import Source
 from tests.data_shards.layouts import LAYOUTS, put
@@ -72,12 +77,58 @@ def test_videos_of_one_name_each_have_the_files_of_their_own_folder(tmp_path: Pa
         ),
     ],
 )
-def test_what_cannot_be_told_apart_is_a_reject_and_loses_nothing_else(files: str, reasons: list[str], tmp_path: Path) -> None:
+def test_what_cannot_be_told_apart_is_lacking_with_a_reason_and_the_clip_is_kept(
+    files: str, reasons: list[str], tmp_path: Path
+) -> None:
     listing = folder_of(tmp_path, "other.mp4", "other.vtt", *files.split())
-    assert [found(clip) for clip in listing.clips] == [("other.vtt", "")]
-    assert len(listing.rejects) == len(reasons)
-    for reject, reason in zip(listing.rejects, reasons, strict=True):
-        assert reject.reason.startswith(reason)
+    assert not listing.rejects
+    other, *clips = listing.clips
+    assert (found(other), other.unclear) == (("other.vtt", ""), {})
+    kind = "openface_csv" if "csv" in files else "transcript"
+    assert [found(clip) for clip in clips] == [("", "")] * len(reasons)
+    for clip, reason in zip(clips, reasons, strict=True):
+        assert list(clip.unclear) == [kind]
+        assert clip.unclear[kind].startswith(reason)
+        with material_of(clip) as material:
+            if kind == "transcript":
+                with pytest.raises(ClipError, match=re.escape(reason)):
+                    assert material.words
+            else:
+                csv = OpenFace(OpenFaceSettings(source="csv"))
+                assert extract_features(material, {"openface": csv}).lacking["openface"].startswith(reason)
+
+
+def test_a_dataset_told_by_stems_keeps_such_a_clip_too(tmp_path: Path) -> None:
+    for name, stem in (("daisee", "1100011001"), ("cmose", "video1_1_person0")):
+        root = tmp_path / name
+        LAYOUTS[name](root)
+        put(root, f"transcripts/{stem}.vtt")
+        put(root, f"transcripts/{stem}.srt")
+        listing = DATASETS[name](Source(root))
+        assert listing.rejects == ()
+        assert {clip.clip_id: list(clip.unclear) for clip in listing.clips if clip.unclear} == {stem: ["transcript"]}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ("", None),
+        ("clips/a.srt clips/b.vtt clips/a.json", "clips/a.srt"),
+        ("clips/a.SRT clips/a.Vtt", "clips/a.Vtt"),
+        ("clips/a.vtt transcripts/a.VTT", "transcripts/a.VTT"),
+        ("clips/Transcript/a.json", "clips/Transcript/a.json"),
+        ("transcripts/ab.vtt words/a.vtt", None),
+    ],
+)
+def test_a_single_clips_transcript_is_found_beside_it(
+    files: str, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in files.split():
+        put(tmp_path, name)
+    assert transcript_beside(tmp_path / "clips" / "a.mp4") == (tmp_path / expected if expected else None)
+    put(tmp_path, "clips/a.mp4")
+    monkeypatch.chdir(tmp_path / "clips")
+    assert transcript_beside(Path("a.mp4")) == (tmp_path / expected if expected else None)
 
 
 def test_a_simulated_set_gives_each_clip_its_own_files(simulated_folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Transcripts as meeting programs and people write them, and files that are none."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,21 @@ def test_a_file_without_cues_that_says_something_else_is_no_silent_transcript(tm
     path.write_text("WEBVTT\n\nhello all\n")
     with pytest.raises(DataError, match=r"^the minutes: no WebVTT or SRT transcript"):
         read_transcript(path, place="the minutes", may_be_silent=True)
+
+
+@pytest.mark.parametrize(
+    "piece", ["<v ", "<v.", "<v   ", "<b", "</", "<1:", "{\\", "<v a {\\", "&#1", " ", "Anna ", "<v\t."], ids=repr
+)
+def test_a_line_of_a_million_characters_is_read_in_one_go(tmp_path: Path, piece: str) -> None:
+    long = piece * (1_000_000 // len(piece))
+    began_s = time.process_time()
+    ((start_s, *_),) = read(tmp_path, f"00:01.000 --> 00:02.000\n<v{long}x\n")
+    assert start_s == 1
+    assert time.process_time() - began_s < 20  # hours where a pattern looks at the rest of the line again and again
+
+
+def test_a_character_of_a_number_that_none_has_is_no_word(tmp_path: Path) -> None:
+    assert read(tmp_path, f"00:01.000 --> 00:02.000\na &#38; &#{'9' * 5000}; b\n") == [(1.0, 2.0, "", "a & \ufffd b")]
 
 
 def test_words_that_take_no_time_are_kept(tmp_path: Path) -> None:

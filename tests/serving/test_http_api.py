@@ -10,11 +10,11 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.types import Message
 
-from data_shards.errors import ClipError
+from data_shards.errors import ClipError, ModelError
 from data_shards.extraction.clip_sample import ClipRecipe
 from data_shards.preprocess import PreprocessConfig
 from serving import http_api
-from serving.decode_child import DecodeChild
+from serving.decode_child import LONGEST_S, DecodeChild
 from serving.guards import BodyLimit
 from serving.http_api import build_app
 from serving.predictor import Predictor
@@ -204,6 +204,28 @@ def test_the_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
     assert client.get("/page/index.html").status_code == 404
 
 
+def test_the_page_takes_a_transcript_where_the_model_reads_speech_and_says_what_is_lacking(client: TestClient) -> None:
+    page, script = client.get("/").text, client.get("/page/page.js").text
+    assert '<label for="transcript">' in page
+    assert 'form.append("transcript", words)' in script
+    assert 'reads.includes("speech")' in script
+    assert "answer.lacking" in script
+
+
+def test_a_clip_has_longer_where_it_goes_through_extractors_and_the_request_outlasts_that() -> None:
+    frames = DecodeChild(ClipRecipe(PreprocessConfig()))
+    whole = DecodeChild(ClipRecipe(None, {"acoustics": {"extractor": "acoustics"}}))
+    assert frames._timeout_s < whole._timeout_s <= LONGEST_S / 2
+
+
+def test_a_child_that_cannot_load_what_it_needs_is_an_error_each_time(clip: Path) -> None:
+    child = DecodeChild(ClipRecipe(None, {"acoustics": {"extractor": "no such thing"}}))
+    for _ in range(2):
+        with pytest.raises(ModelError, match="which this Rapt does not have"):
+            child.sample_of(clip)
+    child.close()
+
+
 def test_the_openapi_description_names_every_route(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     assert set(paths) == {"/v1/score", "/v1/model", "/healthz", "/readyz"}
@@ -211,8 +233,8 @@ def test_the_openapi_description_names_every_route(client: TestClient) -> None:
 
 def test_a_clip_that_takes_too_long_is_given_up_and_the_child_comes_back(clip: Path, tmp_path: Path) -> None:
     child = DecodeChild(ClipRecipe(PreprocessConfig(num_frames=4, size_px=32)), timeout_s=0.001)
-    with pytest.raises(ClipError, match="took more than"):
+    with pytest.raises(ClipError, match=r"took more than 0 s, the longest that a clip may take here; send a shorter one"):
         child.sample_of(clip)
-    child._timeout_s = 60
+    child._timeout_s = 1.0  # in which no process starts and imports a decoder: that is not on the clip's account
     assert len(child.sample_of(clip).sample.meta.frame_times_s) == 4
     child.close()
