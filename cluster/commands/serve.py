@@ -76,7 +76,7 @@ def score(model: str, files: tuple[Path, ...], transcript: Path | None, as_json:
         raise ConfigError("--transcript is of one clip; name one FILE, or lay transcripts beside the files under their names")
     predictor = Predictor(resolve(model, mlflow_uri()), allow_emotion=allow_emotion)
     if predictor.info.notice and not as_json:
-        click.echo(f"the model was trained on {predictor.info.notice}")
+        click.echo(f"what the model was trained on: {predictor.info.notice}")
     failures = 0
     for path in files:
         try:

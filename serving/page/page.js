@@ -14,7 +14,7 @@ async function showModel() {
   part("words").hidden = !model.reads.includes("speech");
   part("limits").textContent = model.limits;
   if (model.notice) {
-    part("notice").textContent = `This model was trained on ${model.notice}.`;
+    part("notice").textContent = `What this model was trained on: ${model.notice}.`;
     part("notice").hidden = false;
   }
 }
