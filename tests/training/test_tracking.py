@@ -152,7 +152,7 @@ def test_a_table_that_mlflow_does_not_take_leaves_no_run_open() -> None:
         )
         for name, metric in (("good", "mse"), ("bad", "no such name?"))
     ]
-    table = Table(table="t", rows=tuple(rows), aim=0.0, headline="good", best_by_cv="good", sentences=())
+    table = Table(table="t", title="T", columns=(), rows=tuple(rows), aim=0.0, headline="good", best_by_cv="good", sentences=())
     with pytest.raises(Exception, match="no such name"):
         track_table(mlflow_uri(), table)
     client = mlflow_client(mlflow_uri())
