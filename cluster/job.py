@@ -1,6 +1,8 @@
 """A training job: what a worker does from its rank to the registered model, the same in-process and under Ray Train."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,11 +25,13 @@ from training.world import World
 __all__ = [
     "JobResult",
     "TrainingJob",
+    "job_again",
     "job_tags",
     "load_job",
     "run_worker",
     "save_job",
     "stored_run",
+    "understanding",
     "write_run_json",
 ]
 
@@ -121,17 +125,29 @@ def load_job(run_folder: Path, *, data: str | None, mlflow_uri: str) -> Training
         raise ConfigError(
             f"{run_folder}: is stage {content['stage']} of run {whole}; resume that with `rapt train --resume {whole}`"
         )
+    with understanding(run_folder):
+        return job_again(content, RunConfig.model_validate(content["run"]), run_folder, data=data, mlflow_uri=mlflow_uri)
+
+
+def job_again(content: dict[str, Any], run: RunConfig, run_folder: Path, *, data: str | None, mlflow_uri: str) -> TrainingJob:
+    """The job of a stored run, `content`, with its own data unless others are named."""
+    return TrainingJob(
+        run=run,
+        data=data or str(content["data"]),
+        run_id=content["run_id"],
+        run_folder=run_folder,
+        mlflow_uri=mlflow_uri,
+        workers=int(content["workers"]),
+        gpus_per_worker=float(content["gpus_per_worker"]),
+    )
+
+
+@contextmanager
+def understanding(run_folder: Path) -> Iterator[None]:
+    """Whatever is not as it should be in a run's run.json, as one ModelError."""
     try:
-        return TrainingJob(
-            run=RunConfig.model_validate(content["run"]),
-            data=data or str(content["data"]),
-            run_id=content["run_id"],
-            run_folder=run_folder,
-            mlflow_uri=mlflow_uri,
-            workers=int(content["workers"]),
-            gpus_per_worker=float(content["gpus_per_worker"]),
-        )
-    except (ValueError, TypeError, KeyError) as error:  # pydantic's ValidationError is a ValueError
+        yield
+    except (ValueError, TypeError, KeyError, IndexError) as error:  # pydantic's ValidationError is a ValueError
         raise ModelError(f"{run_folder / 'run.json'}: not a run of this Rapt ({type(error).__name__}); start a new run") from None
 
 

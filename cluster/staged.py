@@ -9,8 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cluster.job import JobResult, TrainingJob, job_tags, stored_run, write_run_json
-from data_shards.errors import ModelError
+from cluster.job import JobResult, TrainingJob, job_again, job_tags, stored_run, understanding, write_run_json
 from data_shards.manifest import read_manifest
 from training.check import check_stages
 from training.config import RunConfig
@@ -88,17 +87,7 @@ def is_staged(run_folder: Path) -> bool:
 def load_staged_job(run_folder: Path, *, data: str | None, mlflow_uri: str) -> StagedJob:
     """The staged job of an earlier run, to resume it; its own data, unless the same lie elsewhere now."""
     content = stored_run(run_folder)
-    try:
+    with understanding(run_folder):
         runs = tuple(RunConfig.model_validate(stage) for stage in content["stages"])
-        job = TrainingJob(
-            run=runs[-1],
-            data=data or str(content["data"]),
-            run_id=content["run_id"],
-            run_folder=run_folder,
-            mlflow_uri=mlflow_uri,
-            workers=int(content["workers"]),
-            gpus_per_worker=float(content["gpus_per_worker"]),
-        )
+        job = job_again(content, runs[-1], run_folder, data=data, mlflow_uri=mlflow_uri)
         return StagedJob(recipe=str(content["recipe"]), runs=runs, job=job)
-    except (ValueError, TypeError, KeyError, IndexError) as error:  # pydantic's ValidationError is a ValueError
-        raise ModelError(f"{run_folder / 'run.json'}: not a run of this Rapt ({type(error).__name__}); start a new run") from None

@@ -11,7 +11,9 @@ A set of shards is a folder:
 
 import hashlib
 import re
+from collections.abc import Container
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import Field, model_validator
 
@@ -55,6 +57,14 @@ class IndexedSample(Stored):
     session: str
     labels: dict[str, int]
     members: dict[str, tuple[int, int]]
+
+    def read(self, tar: BinaryIO) -> dict[str, bytes]:
+        """Its members out of the open tar, extension to bytes."""
+        content = {}
+        for extension, (offset, size) in self.members.items():
+            tar.seek(offset)
+            content[extension] = tar.read(size)
+        return content
 
 
 class Lacking(Stored):
@@ -167,15 +177,17 @@ def next_index_name(shard: str) -> str:
     return shard.removesuffix(".tar") + ".next.json"
 
 
-def current_index(store: Store, shard: str) -> ShardIndex:
+def current_index(store: Store, shard: str, *, there: Container[str] | None = None) -> ShardIndex:
     """The index that goes with a shard's tar as it lies there, whatever became of the process that replaced it.
 
+    there: the names that the store holds, where they are known, so that it is not asked for what it has not.
     ShardError where there is none, or the tar is neither the old nor the new one.
     """
     index = _stored_index(store, index_name(shard))
     if index is None:
         raise ShardError(f"{store.uri}/{index_name(shard)}: missing; copy it again, or run the same `rapt shards build` again")
-    coming = _stored_index(store, next_index_name(shard))
+    may_come = there is None or next_index_name(shard) in there
+    coming = _stored_index(store, next_index_name(shard)) if may_come else None
     if coming is None:
         return index
     with fetched(store, shard) as tar:

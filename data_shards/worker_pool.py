@@ -1,4 +1,4 @@
-"""How processes that others started are interrupted and ended, wherever there are any."""
+"""How processes that others started are interrupted and ended, and share the cores, wherever there are any."""
 
 import ctypes
 import multiprocessing
@@ -6,12 +6,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import wait
 
-__all__ = ["end_with_parent", "ignore_interrupts", "kill_workers", "killed_with_parent"]
+__all__ = ["end_with_parent", "ignore_interrupts", "kill_workers", "killed_with_parent", "one_torch_thread"]
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -45,3 +46,17 @@ def kill_workers(pool: ProcessPoolExecutor) -> None:
     """End the pool's processes at once: what they are at is no longer wanted. The pool must still be shut down."""
     for process in list((pool._processes or {}).values()):
         process.kill()
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """torch on one thread while the block lasts: it adds up in another order with another number of them, and pieces of
+    work that are many fill the cores as processes."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

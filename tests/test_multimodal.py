@@ -19,11 +19,10 @@ from data_shards.manifest import read_manifest
 from data_shards.reading.reader import ShardSet
 from data_shards.simulation import SimulationSettings, generate
 from serving.answer import Answer, NoFace
-from serving.decode_child import DecodeChild
-from serving.http_api import build_app
 from serving.predictor import Predictor
 from tests.conftest import TINY_PREPROCESS
 from tests.data_shards.tiny_bert import save_tiny_bert
+from tests.serving.endpoint import endpoint
 from tests.weights import save_encoders
 from training.bundle import read_record
 from training.config import with_settings
@@ -79,11 +78,8 @@ def predictor(bundle: Path) -> Predictor:
 
 @pytest.fixture(scope="module")
 def client(predictor: Predictor) -> Iterator[TestClient]:
-    child = DecodeChild(predictor.recipe)
-    child.start()
-    with TestClient(build_app(predictor, child)) as client:
+    with endpoint(predictor) as client:
         yield client
-    child.close()
 
 
 def transcript_of(clips: Path, clip_id: str) -> Path:

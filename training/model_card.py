@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_shards.extraction.recorded import untrained_weights
 from data_shards.listing import Extractors
 from data_shards.sample import FRAMES
 from training.metrics import Evaluation
@@ -35,11 +36,8 @@ def limits_of(record: "BundleRecord") -> str:
 
 def notice_of(data_notice: str, extractors: Extractors) -> str:
     """What a reader must know first: of the data, and of features that were made without trained weights."""
-    untrained = [
-        f"{name} with weights that are {maker['weights']}"
-        for name, maker in extractors.items()
-        if "extractor" in maker and "weights" in maker
-    ]
+    said = {name: untrained_weights(maker) for name, maker in extractors.items()}
+    untrained = [f"{name} with weights that are {weights}" for name, weights in said.items() if weights]
     return "; ".join(([data_notice] if data_notice else []) + untrained)
 
 

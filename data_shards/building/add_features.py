@@ -4,7 +4,7 @@ Only what is missing is made, so a killed run started again goes on where it was
 in `extracting.json`, and the set cannot be read.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 from data_shards.building.claim import claimed
@@ -41,9 +41,9 @@ def add_features(
     makers = _makers(extractors)
     manifest_before(store)  # nothing is touched where there is no set
     try:
-        with claimed(store):
+        with claimed(store) as sizes:
             before, broken_off = manifest_before(store)
-            indexes = {entry.name: _index_of(store, entry) for entry in before.shards}
+            indexes = {entry.name: _index_of(store, entry, sizes) for entry in before.shards}
             _check_makers(before, list(indexes.values()), makers, again=again)
             work = _work(indexes.values(), listing, extractors, makers, again=again and not broken_off)
             total = sum(len(shard.clips) for shard in work)
@@ -78,9 +78,9 @@ def manifest_before(store: Store) -> tuple[Manifest, bool]:
         return read_manifest(store), False
 
 
-def _index_of(store: Store, entry: ShardEntry) -> ShardIndex:
+def _index_of(store: Store, entry: ShardEntry, there: Container[str]) -> ShardIndex:
     """The shard's index. ShardError where it is of other samples than the manifest's."""
-    index = current_index(store, entry.name)
+    index = current_index(store, entry.name, there=there)
     labels = {name: tuple(sample.labels.get(name, NO_LEVEL) for sample in index.samples) for name in entry.labels}
     if index.split != entry.split or labels != entry.labels:
         raise ShardError(f"{store.uri}/{entry.name}: not the shard that the manifest names; build the set again")

@@ -89,8 +89,9 @@ def _finish(
     filled = [index for index in indexes if index.samples]
     if not filled:
         raise DataError(_nothing_usable(store, rejects))
+    makers = made_by(filled)
     listed = {name for clip in listing.clips for name in clip.features}
-    if twice := sorted(listed & made_by(filled).keys()):
+    if twice := sorted(listed & makers.keys()):
         raise DataError(
             f"{store.uri}: '{twice[0]}' now comes with the dataset, and shards have it of `rapt shards extract`: two sources "
             "are never mixed; build into a new OUT"
@@ -104,9 +105,7 @@ def _finish(
         label_names=listing.label_names,
         preprocess=preprocess if has_frames else None,
         features=feature_shapes(filled),
-        extractors=dict(
-            sorted({**({FRAMES: decoder_versions()} if has_frames else {}), **listing.extractors, **made_by(filled)}.items())
-        ),
+        extractors=dict(sorted({**({FRAMES: decoder_versions()} if has_frames else {}), **listing.extractors, **makers}.items())),
         splits=split_summaries(listing.label_names, filled),
         shards=shard_entries(listing.label_names, filled),
         num_rejected=len(rejects),
@@ -122,12 +121,12 @@ def _finish(
         )
     store.write("rejects.jsonl", b"".join(reject.to_bytes() for reject in rejects))
     store.write("lacking.jsonl", lacking_jsonl(filled))
-    unfinished = [index.shard for index in filled if index.extractors.keys() != made_by(filled).keys()]
+    unfinished = [index.shard for index in filled if index.extractors.keys() != makers.keys()]
     if unfinished:  # of an extraction that was broken off, or these shards are new
         store.write(EXTRACTING, manifest.to_bytes())
         store.delete("manifest.json")
         raise ShardError(
-            f"{store.uri}: {len(unfinished)} shards have no {' and '.join(made_by(filled))}, which others got by `rapt shards "
+            f"{store.uri}: {len(unfinished)} shards have no {' and '.join(makers)}, which others got by `rapt shards "
             "extract`; run that again, and the set is whole"
         )
     store.write("manifest.json", manifest.to_bytes())

@@ -3,20 +3,17 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import BinaryIO
-
-import numpy as np
 
 from data_shards.building.shard_swap import swap_shard
 from data_shards.building.shard_work import ShardWork
-from data_shards.decode import DecodeLimits
+from data_shards.decode import DecodeLimits, part_centres_s
 from data_shards.errors import ClipError
 from data_shards.extraction import EXTRACTORS, Extractor, ExtractorSettings
 from data_shards.extraction.extract import Extracted, extract_features, material_of
 from data_shards.extraction.openface import face_present
 from data_shards.extraction.recorded import described
 from data_shards.listing import ListedClip
-from data_shards.manifest import IndexedSample, Lacking, ShardIndex, current_index
+from data_shards.manifest import Lacking, ShardIndex, current_index
 from data_shards.sample import Sample
 from data_shards.storage.store import Store, fetched, file_sha256
 
@@ -43,7 +40,7 @@ class AddFeatures(ShardWork):
         lacking = [entry for entry in index.lacking if entry.feature not in extractors]
         with fetched(store, self.name, sha256=index.sha256) as path, path.open("rb") as tar:
             for indexed in index.samples:
-                sample = _sample(tar, indexed)
+                sample = Sample.from_members(indexed.read(tar), origin=f"{self.name}: {indexed.key}")
                 try:
                     found, final = self._extracted(sample, clips.get(indexed.clip_id), extractors, on_clip), True
                 except ClipError as error:  # of the file, not of what is in it: it may be another one next time
@@ -78,21 +75,12 @@ class AddFeatures(ShardWork):
             return extract_features(material, extractors, DecodeLimits())
 
 
-def _sample(tar: BinaryIO, indexed: IndexedSample) -> Sample:
-    """A sample out of the tar, all its members."""
-    members = {}
-    for extension, (offset, size) in indexed.members.items():
-        tar.seek(offset)
-        members[extension] = tar.read(size)
-    return Sample.from_members(members, origin=f"{tar.name}: {indexed.key}")
-
-
 def _with_faces(sample: Sample) -> Sample:
     """The sample, saying in which of its frames a face is, where rows of `openface` tell it of the whole clip."""
     rows_TD = sample.features.get("openface")
     if rows_TD is None or not sample.has_frames or sample.meta.duration_s is None:
         return replace(sample, meta=sample.meta.model_copy(update={"face_present": None}))
-    row_times_T = (np.arange(len(rows_TD)) + 0.5) * sample.meta.duration_s / len(rows_TD)
+    row_times_T = part_centres_s(len(rows_TD), sample.meta.duration_s)
     present = face_present(rows_TD, row_times_T.tolist(), sample.meta.frame_times_s)
     return replace(sample, meta=sample.meta.model_copy(update={"face_present": present}))
 

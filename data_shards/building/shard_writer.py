@@ -70,7 +70,7 @@ def finished_index(store: Store, sizes: Mapping[str, int], plan: ShardPlan) -> S
     if index_name(plan.name) not in sizes or plan.name not in sizes:
         return None
     try:
-        index = current_index(store, plan.name)
+        index = current_index(store, plan.name, there=sizes)
     except (ShardError, FileNotFoundError):
         return None
     whole = index.size_bytes == sizes[plan.name] and index.plan_sha256 == plan.sha256

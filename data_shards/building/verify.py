@@ -69,12 +69,8 @@ def _shard_findings(store: Store, entry: ShardEntry, path: Path) -> list[str]:
         return [f"{place}: its members do not lie where its index says; build it again"]
     with path.open("rb") as file:
         for number, indexed in enumerate(index.samples):
-            members = {}
-            for extension, (offset, size) in indexed.members.items():
-                file.seek(offset)
-                members[extension] = file.read(size)
             try:
-                _check_sample(entry, number, indexed, members)
+                _check_sample(entry, number, indexed, indexed.read(file))
             except ShardError as error:
                 findings.append(f"{place}: {error}")
     return findings

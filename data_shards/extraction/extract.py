@@ -14,6 +14,7 @@ from data_shards.errors import ClipError, RaptError
 from data_shards.extraction.contract import ClipMaterial, Extractor, Reading
 from data_shards.features import Floats, checked
 from data_shards.listing import ListedClip
+from data_shards.worker_pool import one_torch_thread
 
 __all__ = ["Extracted", "extract_features", "material_of"]
 
@@ -33,21 +34,8 @@ def extract_features(clip: ClipMaterial, extractors: Mapping[str, Extractor], li
 
     Deterministic: an extractor sees the same frames whichever others run beside it, and sums have the order of one thread.
     """
-    with _one_thread():
+    with one_torch_thread():
         return _extracted(clip, extractors, limits)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """torch adds up in another order with another number of threads; clips are many, and fill the cores as processes."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _extracted(clip: ClipMaterial, extractors: Mapping[str, Extractor], limits: DecodeLimits | None) -> Extracted:

@@ -10,7 +10,7 @@ from data_shards.extraction import EXTRACTORS
 from data_shards.extraction.contract import Extractor, ExtractorSettings
 from data_shards.schema import first_problem
 
-__all__ = ["described", "extractor_of", "extractor_settings", "runs_on_video"]
+__all__ = ["described", "extractor_of", "extractor_settings", "runs_on_video", "untrained_weights"]
 
 _KEY = "extractor"
 
@@ -56,6 +56,14 @@ def runs_on_video(record: Mapping[str, JsonValue]) -> bool:
         return False
     settings = record.get("settings")
     return EXTRACTORS[name].needs_only_the_clip(_validated(name, settings if isinstance(settings, dict) else {}))
+
+
+def untrained_weights(record: Mapping[str, JsonValue]) -> str:
+    """What an extractor of ours says of weights that nothing has trained, so that its features mean nothing; else empty.
+
+    What others say of the weights of theirs is no such word: CMOSE's I3D has Kinetics-400's.
+    """
+    return str(record.get("weights", "")) if _KEY in record else ""
 
 
 def extractor_of(record: Mapping[str, JsonValue]) -> Extractor:

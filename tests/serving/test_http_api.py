@@ -18,6 +18,7 @@ from serving.decode_child import LONGEST_S, DecodeChild
 from serving.guards import BodyLimit
 from serving.http_api import build_app
 from serving.predictor import Predictor
+from tests.serving.endpoint import endpoint
 from training.registry import RegisteredModel
 
 
@@ -28,11 +29,8 @@ def predictor(tiny_bundle: Path) -> Predictor:
 
 @pytest.fixture(scope="module")
 def client(predictor: Predictor) -> Iterator[TestClient]:
-    child = DecodeChild(predictor.recipe)
-    child.start()
-    with TestClient(build_app(predictor, child)) as client:
+    with endpoint(predictor) as client:
         yield client
-    child.close()
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_shards.errors import ConfigError
+from data_shards.extraction.recorded import untrained_weights
 from data_shards.manifest import Manifest, read_manifest
 from data_shards.storage.shard_cache import CacheSettings
 from training.commit import current_commit
@@ -67,44 +68,18 @@ _PARTS = Plan(
 )
 
 
-def cmose_losses(
-    uri: str,
-    *,
-    num_seeds: int,
-    rows: Sequence[str] = (),
-    cache: CacheSettings | None = None,
-    num_workers: int = 0,
-    progress: Progress = lambda done, total: None,
-    settings: Sequence[str] = (),
-) -> Table:
-    """Table 2: every loss on the visual part. settings: further `--set`s for all rows. ConfigError on an unknown row."""
-    return _made(_LOSSES, uri, num_seeds, rows, cache, num_workers, progress, settings)
-
-
-def cmose_parts(
-    uri: str,
-    *,
-    num_seeds: int,
-    rows: Sequence[str] = (),
-    cache: CacheSettings | None = None,
-    num_workers: int = 0,
-    progress: Progress = lambda done, total: None,
-    settings: Sequence[str] = (),
-) -> Table:
-    """Tables 3 and 4: what each part adds, on all test clips and on those with speech. As cmose_losses otherwise."""
-    return _made(_PARTS, uri, num_seeds, rows, cache, num_workers, progress, settings)
-
-
 def _made(
     plan: Plan,
     uri: str,
+    *,
     num_seeds: int,
-    rows: Sequence[str],
-    cache: CacheSettings | None,
-    num_workers: int,
-    progress: Progress,
-    settings: Sequence[str],
+    rows: Sequence[str] = (),
+    cache: CacheSettings | None = None,
+    num_workers: int = 0,
+    progress: Progress = lambda done, total: None,
+    settings: Sequence[str] = (),
 ) -> Table:
+    """Train the plan's rows and judge them. settings: further `--set`s for all rows. ConfigError on an unknown row."""
     names = tuple(rows) or (BASELINE, *plan.rows)
     unknown = [name for name in names if name not in (BASELINE, *plan.rows)]
     if unknown:
@@ -124,6 +99,12 @@ def _made(
         headline=plan.headline,
         sentences=tuple(_sentences(plan, names, results, num_seeds, clips, manifest)),
     )
+
+
+# Table 2: every loss on the visual part
+cmose_losses = partial(_made, _LOSSES)
+# Tables 3 and 4: what each part adds, on all test clips and on those with speech
+cmose_parts = partial(_made, _PARTS)
 
 
 def _seeds(name: str, num_seeds: int) -> range:
@@ -187,8 +168,8 @@ def _sentences(
     people = len(set(clips.subjects_N))
     told.append(f"Intervals in the table: 95 %, t over seeds, on the same {len(clips.labels_N)} clips of {people} people.")
     for feature, record in manifest.extractors.items():
-        if str(record.get("weights", "")).startswith("random"):
-            told.append(f"{feature}: {record['weights']}; what a row owes to it says nothing of the real one.")
+        if weights := untrained_weights(record):
+            told.append(f"{feature}: {weights}; what a row owes to it says nothing of the real one.")
     if manifest.notice:
         told.append(manifest.notice[0].upper() + manifest.notice[1:] + ".")
     return told

@@ -1,15 +1,12 @@
 """Rows times seeds as tasks of this machine's processes, one thread each: their arrays are too small to share among threads."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import TypeVar
 
-import torch
-
-from data_shards.worker_pool import end_with_parent, ignore_interrupts, kill_workers
+from data_shards.worker_pool import end_with_parent, ignore_interrupts, kill_workers, one_torch_thread
 from training.reproduction.regressors import one_thread
 
 __all__ = ["Progress", "run_tasks"]
@@ -56,15 +53,5 @@ def _begin() -> None:
 
 
 def _alone(task: Callable[[Key], Result], key: Key) -> Result:
-    with _one_torch_thread(), one_thread():
+    with one_torch_thread(), one_thread():
         return task(key)
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
