@@ -7,13 +7,24 @@ RaptError
 │   └── StorageError     a folder or an object storage cannot be reached, or refuses
 ├── ConfigError          an unknown recipe, setting, dataset, or a setting that cannot apply
 ├── ModelError           a checkpoint, a bundle or a registered model cannot be had
-└── ServiceError         the endpoint cannot start, or cannot answer
+├── ServiceError         the endpoint cannot start, or cannot answer
+└── Stopped              not a fault: a run was asked to stop, has its checkpoint, and can go on
 
 `ValueError` is a caller's programming fault; `assert` is ours. The command line prints a RaptError as one
 line and exits with 1; the endpoint answers it with a 4xx or 5xx and the same sentence.
 """
 
-__all__ = ["ClipError", "ConfigError", "DataError", "ModelError", "RaptError", "ServiceError", "ShardError", "StorageError"]
+__all__ = [
+    "ClipError",
+    "ConfigError",
+    "DataError",
+    "ModelError",
+    "RaptError",
+    "ServiceError",
+    "ShardError",
+    "Stopped",
+    "StorageError",
+]
 
 
 class RaptError(Exception):
@@ -46,3 +57,7 @@ class ModelError(RaptError):
 
 class ServiceError(RaptError):
     """The endpoint cannot start, or cannot answer."""
+
+
+class Stopped(RaptError):  # noqa: N818  # not an error, but what ends a command with a sentence
+    """A run was asked to stop (SIGTERM, Ctrl-C, a node that is taken away): its checkpoint is written, it can go on."""

@@ -15,15 +15,21 @@ from training.config import OptimiserConfig, RunConfig
 from training.models import EngagementModel, ModelOutput
 from training.world import World
 
-__all__ = ["DIVERGED", "Engine", "TorchEngine", "lr_at"]
+__all__ = ["DIVERGED", "Engine", "MakeEngine", "TorchEngine", "lr_at"]
 
 DIVERGED = "the run has diverged: start a new one with a lower --set optimiser.lr=... or with --set optimiser.clip_norm=1"
 
 
 class Engine(Protocol):
-    """What the loop asks of DDP or DeepSpeed. `model` is the bare model, for evaluation and for the bundle."""
+    """What the loop asks of DDP or DeepSpeed. `model` is the bare model, whose weights may be spread over the workers."""
 
     model: EngagementModel
+
+    def whole(self) -> EngagementModel:
+        """The model with all its weights on this worker, for evaluation, for losses and for the bundle.
+
+        Workers call it together. It may be `model` itself, or a copy that is true until the next step.
+        """
 
     def forward(self, inputs: ClipInputs) -> ModelOutput: ...
 
@@ -36,9 +42,14 @@ class Engine(Protocol):
     def step(self, lr: float) -> float:
         """Clip, update, clear; returns the gradient's norm before clipping. ModelError where it is no number."""
 
-    def state(self) -> dict[str, Any]: ...
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds, of the same form under every strategy. Workers call it together; whole on the first."""
 
     def load_state(self, state: dict[str, Any]) -> None: ...
+
+
+class MakeEngine(Protocol):
+    def __call__(self, model: EngagementModel, run: RunConfig, *, world: World, device: torch.device) -> Engine: ...
 
 
 class TorchEngine:
@@ -62,6 +73,9 @@ class TorchEngine:
             self._ddp = DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
             wrapped = self._ddp
         self._forward = torch.compile(wrapped) if run.loop.compile else wrapped
+
+    def whole(self) -> EngagementModel:
+        return self.model
 
     def forward(self, inputs: ClipInputs) -> ModelOutput:
         with self.precision():

@@ -3,15 +3,15 @@
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from data_shards.errors import ConfigError, ModelError
+from data_shards.errors import ConfigError, ModelError, Stopped
 from data_shards.listing import Extractors
 from data_shards.reading.loader import Batch
 from data_shards.sample import FRAMES
@@ -28,18 +28,30 @@ from training.checkpoint import (
 )
 from training.commit import current_commit
 from training.config import RunConfig
-from training.engine import DIVERGED, Engine, TorchEngine, lr_at
+from training.engine import DIVERGED, Engine, MakeEngine, TorchEngine, lr_at
 from training.evaluate import Predictions, evaluate, fit_temperature, predict
 from training.events import CheckpointSaved, EpochDone, Event, Listener, RunFinished, RunStarted, StepDone
 from training.losses import LOSSES, EngagementLoss
 from training.metrics import Evaluation
 from training.model_card import notice_of
-from training.models import MODELS
+from training.models import MODELS, EngagementModel
 from training.run_data import RunData
 from training.starting import Start, prepare
 from training.world import World
 
-__all__ = ["train"]
+__all__ = ["Phase", "Watch", "train"]
+
+Phase = Literal["data", "forward", "backward", "update", "checkpoint", "evaluate"]
+Watch = Callable[[Phase, int], None]
+"""Told on every worker when a phase begins, and of which step (from 1): what a profiler and a hang detector look at."""
+
+
+def _unwatched(phase: Phase, step: int) -> None:
+    pass
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass
@@ -53,6 +65,7 @@ class Progress:
     loss_sum: float = 0.0
     loss_count: int = 0
     skipped: tuple[str, ...] = field(default=())
+    stopping: bool = False
 
 
 def train(
@@ -66,12 +79,16 @@ def train(
     cache: CacheSettings | None = None,
     listeners: Sequence[Listener] = (),
     stop_after_step: int | None = None,
+    make_engine: MakeEngine = TorchEngine,
+    should_stop: Callable[[], bool] = _never,
+    watch: Watch = _unwatched,
 ) -> Path | None:
     """Train `run` on the shards at `data`, a folder or s3://bucket/prefix; returns the bundle's folder.
 
     Everything is written below run_folder, which all workers share. A run_folder with checkpoints is resumed from its
     last whole one; one that has its bundle is finished, and is neither trained nor tested again. stop_after_step ends
     the run early, with a checkpoint and no bundle (None is returned). cache: where shards of a bucket are kept.
+    should_stop: asked after each step on every worker; where one of them says so, all write a checkpoint and raise Stopped.
     """
     world, device = world or World(), device or torch.device("cpu")
     tell = _teller(listeners if world.is_first else ())
@@ -80,20 +97,26 @@ def train(
         record = read_record(bundle)
         tell(RunFinished(bundle=str(bundle), best_epoch=record.best_epoch, test=record.test))
         return bundle
-    with closing(_Setup(run, data, run_folder, world, device, cache)) as setup:
+    with closing(_Setup(run, data, run_folder, world, device, cache, make_engine, watch)) as setup:
         progress = setup.resume()
         tell(setup.started(run_id, progress))
         if progress.step == 0:
             setup.fill_loss()
         with closing(setup.data.batches(setup.engine.model, progress.position)) as batches:
             while progress.step < setup.total_steps:
-                tell(setup.step(batches, progress))
+                tell(setup.step(batches, progress, should_stop))
                 epoch_ended = setup.ends_epoch(progress)
                 if epoch_ended:
                     tell(setup.finish_epoch(progress))
-                if epoch_ended or setup.checkpoint_due(progress, stop_after_step):
+                if epoch_ended or progress.stopping or setup.checkpoint_due(progress, stop_after_step):
                     tell(setup.checkpoint(progress))
-                if progress.step == stop_after_step and progress.step < setup.total_steps:
+                if progress.step == setup.total_steps:
+                    break  # nothing is left to stop
+                if progress.stopping:
+                    raise Stopped(
+                        f"run {run_id}: stopped at step {progress.step}; `rapt train --resume {run_id}` goes on from there"
+                    )
+                if progress.step == stop_after_step:
                     return None
         finished = setup.finish(run_id, progress)
     tell(finished)
@@ -119,8 +142,10 @@ class _Setup:
         world: World,
         device: torch.device,
         cache: CacheSettings | None,
+        make_engine: MakeEngine,
+        watch: Watch,
     ) -> None:
-        self.run_folder, self.world, self.device = run_folder, world, device
+        self.run_folder, self.world, self.device, self.watch = run_folder, world, device, watch
         self.data = RunData(run, data, world, device, cache)
         self.run = run = self.data.run
         self.epoch_length = self.data.stream.epoch_length
@@ -134,9 +159,9 @@ class _Setup:
         else:  # the checkpoint holds all weights: what the run started from need not be there any more
             self.start = Start()
             model.freeze(run.freeze)
-        self.engine: Engine = TorchEngine(model, run, world=world, device=device)
+        self.engine: Engine = make_engine(model, run, world=world, device=device)
         self.loss: EngagementLoss = LOSSES[run.loss.name](run.loss, self.data.levels).to(device)
-        self.loss.start(self.engine.model, world)
+        self.loss.start(self.engine.whole(), world)
 
     def resume(self) -> Progress:
         path, record, damaged = self.found
@@ -181,33 +206,40 @@ class _Setup:
         with closing(self.data.first_samples(self.engine.model, self.loss.first_samples)) as batches, self.engine.precision():
             self.loss.fill(batches)
 
-    def step(self, batches: Iterator[Batch], progress: Progress) -> StepDone:
+    def step(self, batches: Iterator[Batch], progress: Progress, should_stop: Callable[[], bool]) -> StepDone:
         """One optimiser step over the global batch."""
+        number = progress.step + 1
         begun_s = time.perf_counter()
         waited_s = 0.0
         total = torch.zeros((), device=self.device, dtype=torch.float64)
         self.engine.model.train()
         for part in range(self.data.accumulation):
+            self.watch("data", number)
             wait_s = time.perf_counter()
             batch = next(batches)
             waited_s += time.perf_counter() - wait_s
+            self.watch("forward", number)
             inputs = batch.inputs.to(self.device)
             inputs = inputs._replace(frames_BTCHW=augment(inputs.frames_BTCHW, inputs.draw_keys_B, self.run.data.augment))
             inputs = self.engine.model.prepared(inputs)  # once for the model and for a copy that the loss may keep
             labels_B = batch.labels_B.to(self.device)
             output = self.engine.forward(inputs)
             loss = self.loss(output, labels_B) / self.data.accumulation
+            self.watch("backward", number)
             self.engine.backward(loss, last_of_step=part == self.data.accumulation - 1)
             total += loss.detach()
             with self.engine.precision():
                 self.loss.observe(inputs, output, labels_B)
-        mean_loss = float(self.world.mean(total))
+        self.watch("update", number)
+        # one message between workers: the loss, and whether any of them is to stop
+        mean_loss, stopping = self.world.mean(torch.stack([total, total.new_tensor(float(should_stop()))])).tolist()
+        progress.stopping = stopping > 0
         if not math.isfinite(mean_loss):
-            raise ModelError(f"step {progress.step + 1}: the loss is {mean_loss}; {DIVERGED}")
+            raise ModelError(f"step {number}: the loss is {mean_loss}; {DIVERGED}")
         lr = lr_at(self.run.optimiser, progress.step, self.total_steps)
         grad_norm = self.engine.step(lr)
-        self.loss.after_step(self.engine.model)
-        progress.step += 1
+        self.loss.after_step(self.engine.whole())
+        progress.step = number
         progress.position += self.run.loop.global_batch
         progress.loss_sum += mean_loss
         progress.loss_count += 1
@@ -230,15 +262,17 @@ class _Setup:
 
     def finish_epoch(self, progress: Progress) -> EpochDone:
         """Validate, and keep the weights where they are the best so far."""
+        self.watch("evaluate", progress.step)
         epoch = progress.position // self.epoch_length
-        predictions = self._predict(self.run.data.validation_split)
+        predictions = self._predict(self.engine.whole(), self.run.data.validation_split)
         validation = self._evaluate(predictions, self.run.data.validation_split)
         metric = validation.metrics.balanced_accuracy if validation else None
         is_best = metric is None or progress.best_metric is None or metric > progress.best_metric
         if is_best:
             progress.best_epoch, progress.best_metric = epoch, metric
+            whole = self.engine.whole()
             if self.world.is_first:
-                save_weights(self._best_weights(epoch), self.engine.model)
+                save_weights(self._best_weights(epoch), whole)
         train_loss = progress.loss_sum / max(1, progress.loss_count)
         progress.loss_sum, progress.loss_count = 0.0, 0
         return EpochDone(epoch=epoch, step=progress.step, train_loss=train_loss, validation=validation, is_best=is_best)
@@ -248,7 +282,9 @@ class _Setup:
         return progress.step == stop_after_step or bool(every and progress.step % every == 0)
 
     def checkpoint(self, progress: Progress) -> CheckpointSaved:
+        self.watch("checkpoint", progress.step)
         path = self.checkpoints / f"step-{progress.step:08d}"
+        engine_state = self.engine.state()
         if self.world.is_first:
             record = CheckpointRecord(
                 step=progress.step,
@@ -261,7 +297,7 @@ class _Setup:
                 state_sha256="",
             )
             state: dict[str, Any] = {
-                "engine": self.engine.state(),
+                "engine": engine_state,
                 "loss": self.loss.state_dict(),
                 "torch_rng": torch.get_rng_state(),
             }
@@ -275,9 +311,11 @@ class _Setup:
 
     def finish(self, run_id: str, progress: Progress) -> RunFinished:
         """Load the best weights, calibrate on validation, read the test split once, write the bundle."""
-        load_weights_into(self.engine.model, self._best_weights(progress.best_epoch))
-        on_validation = self._predict(self.run.data.validation_split)
-        on_test = self._predict(self.run.data.test_split)
+        self.watch("evaluate", progress.step)
+        best = self.engine.whole()
+        load_weights_into(best, self._best_weights(progress.best_epoch))
+        on_validation = self._predict(best, self.run.data.validation_split)
+        on_test = self._predict(best, self.run.data.test_split)
         record = BundleRecord(
             schema_version=BUNDLE_VERSION,
             run_id=run_id,
@@ -300,7 +338,7 @@ class _Setup:
         )
         folder = self.run_folder / "bundle"
         if self.world.is_first:
-            save_bundle(folder, record, self.engine.model)
+            save_bundle(folder, record, best)
         self.world.barrier()
         return RunFinished(bundle=str(folder), best_epoch=progress.best_epoch, test=record.test)
 
@@ -310,13 +348,13 @@ class _Setup:
         made_by = self.data.manifest.extractors
         return {name: made_by[name] for name in read if name != FRAMES and name in made_by}
 
-    def _predict(self, split: str | None) -> Predictions | None:
+    def _predict(self, model: EngagementModel, split: str | None) -> Predictions | None:
         """Predictions on a split; None where there is none to predict."""
         shards = self.data.held_out(split)
         if shards is None:
             return None
         return predict(
-            self.engine.model,
+            model,
             shards,
             batch=self.run.loop.eval_batch,
             device=self.device,

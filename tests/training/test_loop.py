@@ -12,13 +12,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from data_shards.errors import ConfigError, ModelError
+from data_shards.errors import ConfigError, ModelError, Stopped
 from data_shards.manifest import Manifest
 from data_shards.storage.shard_cache import CacheSettings
 from training.checkpoint import latest_checkpoint
 from training.config import RunConfig, with_settings
 from training.events import CheckpointSaved, EpochDone, Event, EventLog, RunFinished, RunStarted, StepDone, parse_event
-from training.loop import train
+from training.loop import Phase, train
 from training.world import World
 
 Shards = tuple[Path, Manifest]
@@ -45,6 +45,29 @@ def test_a_stopped_run_goes_on_bit_for_bit(tiny_run: RunConfig, simulated_shards
     assert next(e for e in rest if isinstance(e, RunStarted)).start_step == stop
     one, other = ((tmp_path / name / "bundle" / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
     assert one == other
+
+
+def test_a_run_that_is_asked_to_stop_writes_its_checkpoint_and_goes_on_bit_for_bit(
+    tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path
+) -> None:
+    whole: list[Event] = []
+    parts: list[Event] = []
+    train(tiny_run, simulated_shards[0], tmp_path / "a", run_id="a", listeners=[whole.append])
+    asked = iter([False, True])
+    with pytest.raises(Stopped, match="stopped at step 2; `rapt train --resume b` goes on"):
+        train(
+            tiny_run, simulated_shards[0], tmp_path / "b", run_id="b", listeners=[parts.append], should_stop=lambda: next(asked)
+        )
+    train(tiny_run, simulated_shards[0], tmp_path / "b", run_id="b", listeners=[parts.append])
+    assert losses(parts) == losses(whole)
+
+
+def test_every_phase_of_a_step_is_told(tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path) -> None:
+    told: list[tuple[Phase, int]] = []
+    run = with_settings(tiny_run, ["loop.microbatch=4"])
+    train(run, simulated_shards[0], tmp_path, run_id="a", stop_after_step=1, watch=lambda phase, step: told.append((phase, step)))
+    of_a_part: list[tuple[Phase, int]] = [("data", 1), ("forward", 1), ("backward", 1)]
+    assert told == [*of_a_part, *of_a_part, ("update", 1), ("checkpoint", 1)]
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path) -> None:
