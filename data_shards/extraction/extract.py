@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from data_shards.decode import DecodeLimits, part_centres_s
 from data_shards.decode_stream import FrameStream, Portion, StreamInfo
-from data_shards.errors import ClipError, RaptError
+from data_shards.errors import ClipError, ConfigError, RaptError
 from data_shards.extraction.contract import ClipMaterial, Extractor, Reading
 from data_shards.features import Floats, checked
 from data_shards.listing import ListedClip
@@ -137,5 +137,17 @@ def _reason_kept(names: Sequence[str], found: Extracted, what: str = "") -> Iter
     except (RaptError, OSError, MemoryError):  # not of the clip
         raise
     except Exception as error:
+        if _is_of_memory(error):
+            raise ConfigError(
+                f"{', '.join(names)}: the memory does not hold what it computes ({str(error)[:120]}); use fewer --workers, or a "
+                "smaller --set of what goes through at once"
+            ) from None
         said = f"({type(error).__name__}: {str(error)[:120]})"
         found.lacking.update({name: f"{what or name} cannot be made of it {said}" for name in names})
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether it is torch's way to say that a device's or this machine's memory is full."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -6,6 +6,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from data_shards.decode import DecodeLimits, decode_clip
 from data_shards.decode_stream import FrameStream, StreamInfo
@@ -136,6 +137,9 @@ def test_what_fails_in_one_extractor_is_its_own_reason_and_a_fault_of_ours_is_ra
     for ours in (ConfigError("no weights"), MemoryError(), OSError("disk full")):
         with pytest.raises(type(ours)):
             extract_features(clip, {"ours": Brightness(2.0, ours)})
+    for full in (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+        with pytest.raises(ConfigError, match=r"ours: the memory does not hold what it computes .*use fewer --workers"):
+            extract_features(clip, {"ours": Brightness(2.0, full)})
 
 
 @pytest.mark.parametrize("part", ["__init__", "portions"])
