@@ -8,9 +8,12 @@ from typing import Any
 import click
 
 from cluster.commands.demo import demo
+from cluster.commands.jobs import jobs
+from cluster.commands.local_cluster import cluster
 from cluster.commands.reproduce import reproduce
 from cluster.commands.serve import score, serve
 from cluster.commands.shards import shards
+from cluster.commands.submit import submit
 from cluster.commands.train import evaluate, promote, train
 from cluster.waiting import stop_on_sigterm
 from data_shards.errors import ConfigError, RaptError
@@ -36,7 +39,7 @@ def rapt() -> None:
     """
 
 
-for command in (demo, shards, train, evaluate, promote, reproduce, serve, score):
+for command in (demo, shards, train, submit, jobs, cluster, evaluate, promote, reproduce, serve, score):
     rapt.add_command(command)
 
 

@@ -42,7 +42,7 @@ class TrainingJob:
 
     run_id: the name a person uses. stage: where this is a stage of that run, which; also the name of its folder below the
     run's. tags: further tags of its MLflow run; registers: whether its bundle becomes a version, which one that a later
-    stage starts from does not.
+    stage starts from does not. ray_job: the id of the Ray job whose driver launches it, "" where there is none.
     """
 
     run: RunConfig
@@ -56,6 +56,7 @@ class TrainingJob:
     stage: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     registers: bool = True
+    ray_job: str = ""
 
     @property
     def mlflow_name(self) -> str:
@@ -214,4 +215,5 @@ def job_tags(job: TrainingJob) -> dict[str, str]:
         "dataset": manifest.dataset,
         "workers": str(job.workers),
     }
+    tags |= {"ray_job": job.ray_job} if job.ray_job else {}
     return tags | ({"simulated": manifest.notice} if manifest.simulated else {})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.job import JobResult, TrainingJob, run_worker, save_job
+from cluster.ray_address import join_address
 from cluster.waiting import stop_on_sigterm
 from data_shards.errors import ConfigError, RaptError, ServiceError
 from training.events import Listener, parse_event
@@ -34,7 +35,7 @@ def connect_ray(address: str | None, *, num_cpus: int) -> None:
     import logging
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a service for personal data sends nothing home
-    if address:
+    if address := join_address(address):
         _check_answers(address)
     else:
         # Ray reads this when it is imported: its processes then listen on loopback, not on every interface. The name

@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from data_shards.building.shard_work import WriteShards
 
-__all__ = ["cache_option", "emotion_option", "shard_writer"]
+__all__ = ["cache_option", "emotion_option", "job_address_option", "shard_writer"]
 
 cache_option = click.option(
     "--cache-gib",
@@ -21,6 +21,12 @@ cache_option = click.option(
 
 emotion_option = click.option(
     "--allow-emotion", is_flag=True, help="Let a model that names an emotion answer, where the law allows that."
+)
+
+job_address_option = click.option(
+    "--address",
+    metavar="URL",
+    help="The cluster's dashboard, http://HOST:8265. [default: RAPT_RAY_ADDRESS, RAY_ADDRESS, or the one of `rapt cluster up`]",
 )
 
 

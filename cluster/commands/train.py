@@ -23,6 +23,7 @@ __all__ = ["evaluate", "promote", "train"]
 @click.option("--address", help="Ray cluster to train on; one is started on this machine otherwise.")
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Change a setting of the recipe; may be repeated.")
 @click.option("--resume", metavar="RUN", help="Go on with an earlier run from its last whole checkpoint.")
+@click.option("--run", metavar="RUN", help="Start the run of that name, or go on with it where it is there already.")
 @click.option("--show", is_flag=True, help="Print the resolved recipe and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(
@@ -35,6 +36,7 @@ def train(
     address: str | None,
     settings: tuple[str, ...],
     resume: str | None,
+    run: str | None,
     show: bool,
     as_json: bool,
 ) -> None:
@@ -54,6 +56,7 @@ def train(
         rapt train demo --data demo-shards --local
         rapt train resnet_tcn --data daisee-shards --workers 2 --set loop.epochs=1 --set loop.global_batch=4
         rapt train --resume demo-20260101-120000-ab12
+        rapt train demo --data demo-shards --run my-run
     """
     from dataclasses import replace
     from functools import partial
@@ -61,6 +64,8 @@ def train(
     from cluster.home import absolute_uri, cache_settings, mlflow_uri, new_run_id, run_folder, shown
     from cluster.job import TrainingJob, load_job
     from cluster.launch import run_local, run_on_ray
+    from cluster.named_run import check_run_name, check_started_as
+    from cluster.ray_address import submission_id
     from cluster.staged import StagedJob, is_staged, load_staged_job, run_staged
     from cluster.terminal import TrainingDisplay, console, evaluation_table
     from data_shards.errors import ConfigError
@@ -68,28 +73,32 @@ def train(
     from training.config import stages_with_settings
     from training.recipes import stages
 
+    if resume and (settings or recipe or run):
+        raise ConfigError("--resume goes on with a run as it was started; leave RECIPE, --run and --set out, or start a new run")
+    if run is not None:
+        check_run_name(run)
+    runs = tuple(_with_absolute_start(stage) for stage in stages_with_settings(stages(recipe), settings)) if recipe else ()
+    if run and recipe and not show and (run_folder(run) / "run.json").exists():
+        check_started_as(run_folder(run), recipe, runs, data=data and absolute_uri(data))
+        resume = run
     if resume:
-        if settings or recipe:
-            raise ConfigError("--resume goes on with a run as it was started; leave RECIPE and --set out, or start a new run")
         folder, there = run_folder(resume), data and absolute_uri(data)
         staged = load_staged_job(folder, data=there, mlflow_uri=mlflow_uri()) if is_staged(folder) else None
         job = staged.job if staged else load_job(folder, data=there, mlflow_uri=mlflow_uri())
     else:
         if recipe is None:
             raise ConfigError("no recipe named; e.g. rapt train demo --data demo-shards --local")
-        runs = stages_with_settings(stages(recipe), settings)
-        runs = tuple(_with_absolute_start(run) for run in runs)
         if show:
-            shown_runs = [run.model_dump(mode="json") for run in runs]
+            shown_runs = [stage.model_dump(mode="json") for stage in runs]
             click.echo(json.dumps(shown_runs if len(runs) > 1 else shown_runs[0], indent=2))
             return
         if data is None:
             raise ConfigError("no data named; give the folder of shards with --data, e.g. --data demo-shards")
-        run_id = new_run_id(recipe)
+        run_id = run or new_run_id(recipe)
         folder = run_folder(run_id)
         job = TrainingJob(run=runs[-1], data=absolute_uri(data), run_id=run_id, run_folder=folder, mlflow_uri=mlflow_uri())
         staged = StagedJob(recipe=recipe, runs=runs, job=job) if len(runs) > 1 else None
-    job = replace(job, cache=cache_settings(cache_gib))
+    job = replace(job, cache=cache_settings(cache_gib), ray_job=submission_id())
     if local and (workers or gpus_per_worker or address):
         raise ConfigError("--local trains in this one process; leave it out to use --workers, --gpus-per-worker or --address")
     if workers is not None:
