@@ -8,10 +8,12 @@ from typing import Any
 import click
 
 from cluster.commands.demo import demo
+from cluster.commands.models import lineage, promote
 from cluster.commands.reproduce import reproduce
+from cluster.commands.runs import runs
 from cluster.commands.serve import score, serve
 from cluster.commands.shards import shards
-from cluster.commands.train import evaluate, promote, train
+from cluster.commands.train import evaluate, train
 from cluster.waiting import stop_on_sigterm
 from data_shards.errors import ConfigError, RaptError
 
@@ -36,7 +38,7 @@ def rapt() -> None:
     """
 
 
-for command in (demo, shards, train, evaluate, promote, reproduce, serve, score):
+for command in (demo, shards, train, runs, evaluate, promote, lineage, reproduce, serve, score):
     rapt.add_command(command)
 
 
