@@ -11,7 +11,7 @@ from cluster.launch import run_local
 from data_shards.building.build import build_shards
 from data_shards.datasets import DATASETS
 from data_shards.datasets.daisee import LABEL_NAMES
-from data_shards.errors import ConfigError, ModelError
+from data_shards.errors import ModelError
 from data_shards.reading.label_views import infers_emotion
 from data_shards.storage.source import Source
 from serving.predictor import Predictor

@@ -20,13 +20,20 @@ from training.config import RunConfig
 from training.promotion import Gate, promote
 from training.registry import resolve
 from training.reproduction.table import Figure, Row, Table
-from training.tracking import mlflow_client, shown_uri, track_table
+from training.tracking import TrackingSettings, mlflow_client, shown_uri, track_table
 
 
 def run_job(
     run: RunConfig, shards: tuple[Path, Manifest], run_id: str, *, stop_after_step: int | None = None
 ) -> JobResult | None:
-    job = TrainingJob(run=run, data=str(shards[0]), run_id=run_id, run_folder=run_folder(run_id), mlflow_uri=mlflow_uri())
+    job = TrainingJob(
+        run=run,
+        data=str(shards[0]),
+        run_id=run_id,
+        run_folder=run_folder(run_id),
+        mlflow_uri=mlflow_uri(),
+        tracking=TrackingSettings(stopped_wait_s=60),
+    )
     return run_local(job, lambda event: None, stop_after_step=stop_after_step)
 
 
@@ -126,7 +133,7 @@ def test_an_address_where_nothing_can_ever_answer_is_refused_before_a_run_starts
     job = TrainingJob(
         run=tiny_run, data=str(simulated_shards[0]), run_id="r", run_folder=folder, mlflow_uri=uri.format(tmp=tmp_path)
     )
-    with pytest.raises(ConfigError, match="^MLFLOW_TRACKING_URI"):
+    with pytest.raises(ConfigError, match=r"^MLFLOW_TRACKING_URI"):
         run_local(job, lambda event: None)
     assert not folder.exists()
 

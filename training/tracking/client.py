@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,8 +149,9 @@ def is_unfit(error: Exception) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's first line, short."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    """An error's first line, short, without what is secret in an address."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"//[^/@\s]+@", "//", line)[:160]
 
 
 def _status(error: Exception) -> int:

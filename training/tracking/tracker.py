@@ -23,16 +23,17 @@ __all__ = ["MlflowTracker", "TrackingSettings"]
 
 SPOOL = "tracking"  # the folder below the run's
 _STEP_FIGURES = ("loss", "lr", "grad_norm", "samples_per_s", "data_wait_share", "epoch")
-_WAIT_OF_A_STOPPED_RUN_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingSettings:
-    """close_wait_s: how long a finished run waits for what MLflow has not taken yet; one that was stopped, which has
-    little time, waits 5 s at most. system_interval_s: seconds between a node's system metrics, 0 for none.
+    """close_wait_s: how long a finished run waits for what MLflow has not taken yet. stopped_wait_s: the same of one that
+    was stopped or failed, which may have little time, and whose record is sent when it goes on.
+    system_interval_s: seconds between a node's system metrics, 0 for none.
     """
 
     close_wait_s: float = 60.0
+    stopped_wait_s: float = 10.0
     system_interval_s: float = 0.0
 
 
@@ -85,7 +86,7 @@ class MlflowTracker:
             self._spool.append(Register(path=self._relative(register)))
         self._spool.append(Status(status="FINISHED" if finished else "FAILED", at_ms=_now_ms()), durable=True)
         self._spool.close()
-        wait_s = self._settings.close_wait_s if finished else min(self._settings.close_wait_s, _WAIT_OF_A_STOPPED_RUN_S)
+        wait_s = self._settings.close_wait_s if finished else self._settings.stopped_wait_s
         position, num_waiting = self._sender.close(wait_s=wait_s)
         self.mlflow_run_id, self.version = position.mlflow_run_id, position.version
         if num_waiting:
