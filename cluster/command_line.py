@@ -10,11 +10,13 @@ import click
 from cluster.commands.demo import demo
 from cluster.commands.jobs import jobs
 from cluster.commands.local_cluster import cluster
+from cluster.commands.models import lineage, promote
 from cluster.commands.reproduce import reproduce
+from cluster.commands.runs import runs
 from cluster.commands.serve import score, serve
 from cluster.commands.shards import shards
 from cluster.commands.submit import submit
-from cluster.commands.train import evaluate, promote, train
+from cluster.commands.train import evaluate, train
 from cluster.waiting import stop_on_sigterm
 from data_shards.errors import ConfigError, RaptError
 
@@ -39,7 +41,21 @@ def rapt() -> None:
     """
 
 
-for command in (demo, shards, train, submit, jobs, cluster, evaluate, promote, reproduce, serve, score):
+for command in (
+    demo,
+    shards,
+    train,
+    submit,
+    jobs,
+    cluster,
+    runs,
+    evaluate,
+    promote,
+    lineage,
+    reproduce,
+    serve,
+    score,
+):
     rapt.add_command(command)
 
 

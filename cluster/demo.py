@@ -9,20 +9,23 @@ from pathlib import Path
 import httpx
 
 from cluster.commands.shards import listing_of
-from cluster.home import home, mlflow_uri, new_run_id, run_folder, shown
+from cluster.home import audits_folder, home, mlflow_uri, new_run_id, run_folder, shown
 from cluster.job import JobResult, TrainingJob
 from cluster.launch import connect_ray, disconnect_ray, run_on_ray
 from cluster.terminal import TrainingDisplay, clip_progress, console, evaluation_table
 from cluster.waiting import wait_for_stop
+from data_shards.atomic import write_whole
+from data_shards.audit import audit_shards
 from data_shards.building.build import build_shards
-from data_shards.errors import ConfigError, ServiceError
+from data_shards.errors import ServiceError
 from data_shards.listing import ENGAGEMENT_LEVELS, ListedClip, Listing
 from data_shards.preprocess import PreprocessConfig
 from serving.service import check_port, start_service, stop_service
 from training.bundle import BundleRecord, read_record
 from training.config import with_settings
+from training.promotion import Gate, known_audit, promote
 from training.recipes import recipe
-from training.registry import Gate, promote, resolve
+from training.registry import resolve
 
 __all__ = ["DEMO_PREPROCESS", "run_demo"]
 
@@ -46,6 +49,7 @@ def run_demo(*, clips: int, workers: int, port: int, settings: Sequence[str], ke
     with clip_progress("build shards") as progress:
         manifest = build_shards(listing, shards, preprocess=DEMO_PREPROCESS, num_workers=cores, progress=progress)
     console.print(f"{len(manifest.shards)} shards, digest {manifest.digest[:16]}, in {shown(shards)}")
+    console.print(_audit(shards, manifest.digest))
 
     console.rule(f"3  train with {workers} Ray Train workers")
     run_id = new_run_id("demo")
@@ -71,13 +75,24 @@ def run_demo(*, clips: int, workers: int, port: int, settings: Sequence[str], ke
     disconnect_ray()
 
 
+def _audit(shards: Path, digest: str) -> str:
+    """Look for leaks between the splits, once for the same clips: the gate before the champion asks for it."""
+    audits = audits_folder()
+    audit = known_audit(audits, digest)
+    if audit is None:
+        with console.status("looking for leaks between the splits"):
+            audit = audit_shards(shards)
+        write_whole(audits / f"{digest}.json", audit.to_bytes())
+    return f"audit: {audit.num_leaks} leaks, {len(audit.findings) - audit.num_leaks} warnings"
+
+
 def _crown(run_id: str) -> str:
     """Make the run's model the champion if it passes the gate; an earlier demo's better model stays. Says what was done."""
-    try:
-        version, seen = promote(mlflow_uri(), run_id, alias="champion", gate=Gate())
-        return f"models:/engagement@champion is version {version}: {seen}"
-    except ConfigError as error:
-        return f"the champion stays: {error}"
+    promotion = promote(mlflow_uri(), run_id, alias="champion", gate=Gate(audits=audits_folder()))
+    checks = "\n".join(str(check) for check in promotion.checks)
+    if promotion.passed:
+        return f"{checks}\nmodels:/engagement@champion is version {promotion.version}"
+    return f"{checks}\nthe champion stays: version {promotion.version} does not pass"
 
 
 def _ask_for_scores(url: str, listing: Listing) -> None:

@@ -1,8 +1,9 @@
 """Where Rapt keeps its state: one folder, `RAPT_HOME` or `.rapt` here.
 
 .rapt/mlflow/      tracking database and artifacts (where no MLFLOW_TRACKING_URI names a server)
-.rapt/runs/RUN/    run.json, events.jsonl, checkpoints/, bundle/
+.rapt/runs/RUN/    run.json, events.jsonl, checkpoints/, bundle/, tracking/
 .rapt/simulated/   generated clips
+.rapt/audits/      what `rapt shards audit` found, by the digest of the shards
 .rapt/shards/      the demo's shards
 .rapt/cache/       shards fetched from a bucket, bounded
 .rapt/models/      face_landmarker.task, where no RAPT_FACE_LANDMARKER names one (data_shards/face_model.py)
@@ -16,7 +17,7 @@ from pathlib import Path
 from data_shards.errors import ConfigError
 from data_shards.storage.shard_cache import CacheSettings
 
-__all__ = ["absolute_uri", "cache_settings", "home", "mlflow_uri", "new_run_id", "run_folder", "shown"]
+__all__ = ["absolute_uri", "audits_folder", "cache_settings", "home", "mlflow_uri", "new_run_id", "run_folder", "shown"]
 
 
 def home() -> Path:
@@ -32,6 +33,11 @@ def home() -> Path:
 def mlflow_uri() -> str:
     """The tracking server's address, or the embedded sqlite database below the state folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow' / 'mlflow.db'}"
+
+
+def audits_folder() -> Path:
+    """Where audits lie, DIGEST.json each."""
+    return home() / "audits"
 
 
 def cache_settings(max_gib: float) -> CacheSettings:

@@ -1,8 +1,8 @@
 """A training job: what a worker does from its rank to the registered model, the same in-process and under Ray Train."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,11 @@ from data_shards.manifest import read_manifest
 from data_shards.storage.shard_cache import CacheSettings
 from training.commit import current_commit
 from training.config import RunConfig
-from training.events import EventLog, Listener
+from training.events import EventLog, Listener, Notice
 from training.loop import train
-from training.registry import register
-from training.tracking import MlflowTracker
+from training.tracking.client import check_tracking_uri, shown_uri
+from training.tracking.system_metrics import NodeMonitor
+from training.tracking.tracker import SPOOL, MlflowTracker, TrackingSettings
 from training.world import World
 
 __all__ = [
@@ -41,8 +42,9 @@ class TrainingJob:
     """All that a run needs, as plain values, so that it can be sent to a worker and stored in run.json.
 
     run_id: the name a person uses. stage: where this is a stage of that run, which; also the name of its folder below the
-    run's. tags: further tags of its MLflow run; registers: whether its bundle becomes a version, which one that a later
-    stage starts from does not. ray_job: the id of the Ray job whose driver launches it, "" where there is none.
+    run's. parent: the MLflow run it is below, tags: further tags of its own; registers: whether its bundle becomes a
+    version, which one that a later stage starts from does not. ray_job: the id of the Ray job whose driver launches it, ""
+    where there is none.
     """
 
     run: RunConfig
@@ -54,9 +56,11 @@ class TrainingJob:
     gpus_per_worker: float = 0.0
     cache: CacheSettings | None = None
     stage: str = ""
+    parent: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     registers: bool = True
     ray_job: str = ""
+    tracking: TrackingSettings = field(default_factory=TrackingSettings)
 
     @property
     def mlflow_name(self) -> str:
@@ -66,7 +70,10 @@ class TrainingJob:
 
 @dataclass(frozen=True, kw_only=True)
 class JobResult:
-    """Where the bundle lies, and its version in the registry, "" where it was not registered."""
+    """Where the bundle lies, and its version in the registry: "" where it was not registered, or waits for MLflow.
+
+    mlflow_run_id: "" where MLflow has not answered.
+    """
 
     bundle: Path
     version: str
@@ -78,6 +85,7 @@ def save_job(job: TrainingJob) -> TrainingJob:
 
     Returns the job, its run fitted to the data.
     """
+    check_tracking_uri(job.mlflow_uri)
     manifest = read_manifest(job.data)
     if job.run.data.label not in manifest.label_names:
         known = ", ".join(manifest.label_names)
@@ -189,20 +197,49 @@ def run_worker(
         stop_after_step=stop_after_step,
     )
     if not world.is_first:
-        share()
+        with _watched(job, lambda sentence: None):
+            share()
         return None
-    tracker = MlflowTracker(job.mlflow_uri, job.run, name=job.mlflow_name, tags=job_tags(job) | job.tags)
-    events = EventLog(job.run_folder / "events.jsonl")
-    bundle = None
-    try:
-        bundle = share(listeners=(events, tracker, *listeners))
-    finally:
-        events.close()
-        tracker.close(finished=bundle is not None)
+    with closing(EventLog(job.run_folder / "events.jsonl")) as events:
+        told: tuple[Listener, ...] = (events, *listeners)
+
+        def notify(sentence: str) -> None:
+            for listener in told:
+                listener(Notice(sentence=sentence))
+
+        tracker = MlflowTracker(
+            job.mlflow_uri,
+            job.run,
+            name=job.mlflow_name,
+            tags=job_tags(job) | job.tags,
+            run_folder=job.run_folder,
+            manifest=read_manifest(job.data),
+            data=job.data,
+            settings=job.tracking,
+            parent=job.parent,
+            notify=notify,
+        )
+        bundle = None
+        try:
+            with _watched(job, notify):
+                bundle = share(listeners=(events, tracker, *listeners))
+        finally:
+            tracker.close(finished=bundle is not None, register=bundle if job.registers else None)
     if bundle is None:
         return None
-    version = register(job.mlflow_uri, tracker.mlflow_run_id, bundle) if job.registers else ""
-    return JobResult(bundle=bundle, version=version, mlflow_run_id=tracker.mlflow_run_id)
+    return JobResult(bundle=bundle, version=tracker.version, mlflow_run_id=tracker.mlflow_run_id)
+
+
+@contextmanager
+def _watched(job: TrainingJob, notify: Callable[[str], None]) -> Iterator[None]:
+    """System metrics of this node while the block runs."""
+    settings = job.tracking
+    folder = job.run_folder / SPOOL
+    monitor = NodeMonitor(folder, job.mlflow_uri, run_name=job.mlflow_name, interval_s=settings.system_interval_s, notify=notify)
+    try:
+        yield
+    finally:
+        monitor.close(wait_s=min(settings.close_wait_s, 5.0))
 
 
 def job_tags(job: TrainingJob) -> dict[str, str]:
@@ -214,6 +251,8 @@ def job_tags(job: TrainingJob) -> dict[str, str]:
         "data_digest": manifest.digest,
         "dataset": manifest.dataset,
         "workers": str(job.workers),
+        "data": shown_uri(job.data),
+        "num_clips": str(sum(split.num_samples for split in manifest.splits.values())),
     }
     tags |= {"ray_job": job.ray_job} if job.ray_job else {}
     return tags | ({"simulated": manifest.notice} if manifest.simulated else {})

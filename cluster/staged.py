@@ -13,7 +13,8 @@ from cluster.job import JobResult, TrainingJob, job_again, job_tags, stored_run,
 from data_shards.manifest import read_manifest
 from training.check import check_stages
 from training.config import RunConfig
-from training.tracking import ParentRun
+from training.tracking.client import check_tracking_uri
+from training.tracking.parent import ParentRun, has_been_told
 
 __all__ = ["StagedJob", "is_staged", "load_staged_job", "run_staged"]
 
@@ -28,7 +29,7 @@ class StagedJob:
     runs: tuple[RunConfig, ...]
     job: TrainingJob
 
-    def stage(self, number: int, tags: dict[str, str]) -> TrainingJob:
+    def stage(self, number: int) -> TrainingJob:
         """Stage `number`, from 0, as a job of its own that starts from the bundle of the one before."""
         run = self.runs[number]
         if number:
@@ -38,7 +39,8 @@ class StagedJob:
             run=run,
             run_folder=self._folder(number),
             stage=self._folder(number).name,
-            tags=tags | {"stage": f"{number + 1} of {len(self.runs)}"},
+            parent=self.job.run_id,
+            tags={"stage": f"{number + 1} of {len(self.runs)}"},
             registers=number == len(self.runs) - 1,
         )
 
@@ -50,13 +52,15 @@ class StagedJob:
         return self.job.run_folder / f"{number + 1}-{self.runs[number].recipe}"
 
 
-def run_staged(staged: StagedJob, launch: Launch) -> JobResult | None:
+def run_staged(staged: StagedJob, launch: Launch, *, notify: Callable[[str], None] = lambda sentence: None) -> JobResult | None:
     """Train the stages that are not done yet; the last one's result, None where `launch` gives none of a stage.
 
     MLflow gets one run for the whole and one below it for each stage. A stage that is done is not trained again, so a
     job that was stopped goes on where it was. A setting that some stage cannot have is refused before anything starts.
+    notify: gets a sentence where records of the whole wait for MLflow.
     """
     job = staged.job
+    check_tracking_uri(job.mlflow_uri)
     if not (job.run_folder / "run.json").exists():
         check_stages(staged.runs, job.data, workers=job.workers, cache=job.cache)
     for run in staged.runs:
@@ -65,17 +69,18 @@ def run_staged(staged: StagedJob, launch: Launch) -> JobResult | None:
     write_run_json(job, {"recipe": staged.recipe, "stages": stages}, digest=read_manifest(job.data).digest)
     tags = job_tags(job) | {"recipe": staged.recipe, "stages": ", ".join(run.recipe for run in staged.runs)}
     result = None
-    with closing(ParentRun(job.mlflow_uri, name=job.run_id, tags=tags)) as parent:
+    whole = ParentRun(job.mlflow_uri, name=job.run_id, tags=tags, run_folder=job.run_folder, settings=job.tracking, notify=notify)
+    with closing(whole) as parent:
         for number in range(len(staged.runs)):
-            stage = staged.stage(number, parent.stage_tags)
+            stage = staged.stage(number)
             is_last = number == len(staged.runs) - 1
-            if not is_last and staged.is_done(number) and parent.has_finished(stage.mlflow_name):
-                continue  # one that is done but was stopped before MLflow had it all is told once more, not trained
+            if not is_last and staged.is_done(number) and has_been_told(stage.run_folder):
+                continue  # one that is done but was stopped before all was told is told once more, not trained
             result = launch(stage)
             if result is None:
                 return None
         assert result is not None
-        parent.take_over(result.mlflow_run_id)
+        parent.take_over(result.bundle)
     return result
 
 

@@ -1,4 +1,4 @@
-"""A proxy on loopback between an S3 client and its server that does, on demand, what networks and servers do.
+"""A proxy on loopback between a client of S3 or MLflow and its server that does, on demand, what networks and servers do.
 
 Requests pass unchanged, the Host header too (their signatures cover it); answers pass unchanged but for the faults.
 """
@@ -71,7 +71,7 @@ class FaultProxy:
                 with proxy._counted():
                     self.relay_through(proxy)
 
-            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = relay
+            do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = relay
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True

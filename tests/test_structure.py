@@ -18,7 +18,16 @@ IMPORTERS = {
     "boto3": {"data_shards/storage/object_client.py"},
     "botocore": {"data_shards/storage/object_client.py"},
     "webdataset": {"data_shards/building/shard_writer.py"},
-    "mlflow": {"training/tracking.py", "training/registry.py"},
+    "mlflow": {
+        "training/lineage.py",
+        "training/registry.py",
+        "training/tracking/client.py",
+        "training/tracking/delivery.py",
+        "training/tracking/model_files.py",
+        "training/tracking/registration.py",
+        "training/tracking/system_metrics.py",
+    },
+    "psutil": set(),  # MLflow's collectors read it
     "sklearn": {"training/reproduction/regressors.py"},
     "threadpoolctl": {"training/reproduction/regressors.py"},
     "imagehash": {"data_shards/audit/frame_hash.py"},

@@ -14,6 +14,7 @@ __all__ = [
     "Event",
     "EventLog",
     "Listener",
+    "Notice",
     "RunFinished",
     "RunStarted",
     "StepDone",
@@ -83,7 +84,14 @@ class RunFinished(Stored):
     test: Evaluation | None
 
 
-Event = RunStarted | StepDone | EpochDone | CheckpointSaved | RunFinished
+class Notice(Stored):
+    """Something a person should read that is no part of the training itself: MLflow is away, records wait."""
+
+    kind: Literal["notice"] = "notice"
+    sentence: str
+
+
+Event = RunStarted | StepDone | EpochDone | CheckpointSaved | RunFinished | Notice
 Listener = Callable[[Event], None]
 
 _KINDS: dict[str, type[Event]] = {
@@ -92,6 +100,7 @@ _KINDS: dict[str, type[Event]] = {
     "epoch": EpochDone,
     "checkpoint": CheckpointSaved,
     "run_finished": RunFinished,
+    "notice": Notice,
 }
 
 

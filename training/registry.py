@@ -1,21 +1,25 @@
-"""The model registry: versions of one registered model, and the aliases `champion` and `challenger`."""
+"""The model registry: which bundle a name stands for, and who holds the aliases `champion` and `challenger`."""
 
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_shards.errors import ConfigError, ModelError
-from training.bundle import BundleRecord, read_record
-from training.metrics import Metrics
-from training.tracking import mlflow_client
+from data_shards.errors import ModelError
+from training.bundle import read_record
+from training.tracking.client import mlflow_client
+from training.tracking.registration import MODEL_NAME, by_alias, version_of_run
 
-__all__ = ["MODEL_NAME", "Gate", "RegisteredModel", "promote", "register", "resolve"]
-
-MODEL_NAME = "engagement"
-_SPLITS = ("validation", "test")
-_LOWER_IS_BETTER = ("mae", "mse")
-
+__all__ = [
+    "EMOTION_IS_OFF",
+    "MODEL_NAME",
+    "RegisteredModel",
+    "aliases_of",
+    "fetch_bundle",
+    "find_version",
+    "holder_of",
+    "resolve",
+]
 
 EMOTION_IS_OFF = (
     "names an emotion, which is off: the EU AI Act, Art. 5(1)(f), bans that in education outside medical and safety use; "
@@ -32,110 +36,51 @@ class RegisteredModel:
     folder: Path
 
 
-@dataclass(frozen=True)
-class Gate:
-    """The figure by which a version may take the champion's alias: better than the champion's by at least margin."""
-
-    metric: str = "balanced_accuracy"
-    split: str = "validation"
-    margin: float = 0.0
-
-
-def register(uri: str, mlflow_run_id: str, bundle: Path) -> str:
-    """Register the run's bundle as the next version of MODEL_NAME and return the version's number.
-
-    The first version ever becomes the champion, later ones the challenger until `promote` moves them. Serving follows the
-    aliases, so a model that reads no video, or names an emotion, gets none. A run that has a version keeps it.
-    """
-    client = mlflow_client(uri)
-    record = read_record(bundle)
-    if registered := _version_of_run(client, record.run_id):
-        return str(registered.version)
-    _ensure_model(client)
-    tags = {"run": record.run_id, "data_digest": record.data_digest, "simulated": str(record.simulated).lower()}
-    version = client.create_model_version(
-        MODEL_NAME,
-        source=f"runs:/{mlflow_run_id}/bundle",
-        run_id=mlflow_run_id,
-        tags=tags,
-        description=record.notice or record.dataset,
-    )
-    if record.infers_emotion or not record.reads_video:
-        return str(version.version)
-    alias = "challenger" if _by_alias(client, MODEL_NAME, "champion") else "champion"
-    client.set_registered_model_alias(MODEL_NAME, alias, version.version)
-    return str(version.version)
-
-
-def promote(uri: str, run_id: str, *, alias: str, gate: Gate, allow_emotion: bool = False) -> tuple[str, str]:
-    """Move `alias` to the version of run `run_id`; returns (version, what the gate saw). ConfigError where it does not pass.
-
-    allow_emotion: the operator wants a model that names an emotion there.
-    """
-    client = mlflow_client(uri)
-    ours = _version_of_run(client, run_id)
-    if ours is None:
-        raise ModelError(f"run {run_id}: no registered version; name a run that `rapt train` finished")
-    record = read_record(_fetch(client, ours, f"version {ours.version}"))
-    if not record.reads_video:
-        raise ConfigError(f"version {ours.version} reads features, not video: the endpoint could not serve it as {alias}")
-    if record.infers_emotion and not allow_emotion:
-        raise ConfigError(f"version {ours.version} {EMOTION_IS_OFF}")
-    holder = _by_alias(client, MODEL_NAME, alias)
-    seen = "no version held the alias"
-    if holder is not None and holder.version != ours.version:
-        seen = _compare(client, ours, holder, alias, gate)
-    client.set_registered_model_alias(MODEL_NAME, alias, ours.version)
-    return str(ours.version), seen
-
-
 def resolve(model: str, uri: str) -> RegisteredModel:
     """A bundle's folder, or `models:/NAME@alias` or `models:/NAME/VERSION` fetched from the registry."""
     if not model.startswith("models:/"):
         record = read_record(Path(model))
         return RegisteredModel(name=record.run_id, version="", folder=Path(model))
-    name, _, alias = model.removeprefix("models:/").partition("@")
     client = mlflow_client(uri)
+    found = find_version(client, model)
+    return RegisteredModel(name=found.name, version=str(found.version), folder=fetch_bundle(client, found, model))
+
+
+def find_version(client: Any, model: str) -> Any:
+    """The version that `models:/NAME@alias`, `models:/NAME/VERSION` or a run's name stands for. ModelError where none is."""
+    if not model.startswith("models:/"):
+        found = version_of_run(client, model)
+        if found is None:
+            raise ModelError(f"run {model}: no registered version; name a run that `rapt train` finished, or `rapt runs sync` it")
+        return found
+    name, _, alias = model.removeprefix("models:/").partition("@")
     if alias:
-        found = _by_alias(client, name, alias)
+        found = holder_of(client, alias, name)
     else:
         name, _, number = name.partition("/")
         found = _by_number(client, name, number)
     if found is None:
         raise ModelError(f"{model}: the registry holds none; train one with `rapt train`, or see `rapt promote --help`")
-    return RegisteredModel(name=name, version=str(found.version), folder=_fetch(client, found, model))
+    return found
 
 
-def _compare(client: Any, ours: Any, holder: Any, alias: str, gate: Gate) -> str:
-    if gate.split not in _SPLITS:
-        raise ConfigError(f"--split {gate.split}: a bundle is measured on {' or '.join(_SPLITS)}")
-    if ours.tags.get("data_digest") != holder.tags.get("data_digest"):
-        raise ConfigError(
-            f"version {ours.version} and the {alias} (version {holder.version}) were measured on different data; "
-            "train both on one"
-        )
-    records = [read_record(_fetch(client, version, f"version {version.version}")) for version in (ours, holder)]
-    if len({(record.label, record.level_names) for record in records}) > 1:
-        names = " and ".join(f"{record.label} ({', '.join(record.level_names)})" for record in records)
-        raise ConfigError(f"version {ours.version} and the {alias} answer different questions, {names}: no figure compares them")
-    new, old = (_figure(record, version, gate) for record, version in zip(records, (ours, holder), strict=True))
-    seen = f"{gate.split} {gate.metric} {new:.4f} against the {alias}'s {old:.4f}"
-    gain = old - new if gate.metric in _LOWER_IS_BETTER else new - old
-    if gain <= 0 or gain < gate.margin:
-        raise ConfigError(f"version {ours.version} does not pass: {seen}, margin {gate.margin}; the alias was not moved")
-    return seen
+def holder_of(client: Any, alias: str, name: str = MODEL_NAME) -> Any | None:
+    """The version that holds the alias. ModelError where the registry does not answer."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return by_alias(client, name, alias)
+    except MlflowException as error:
+        raise ModelError(f"the registry does not answer ({error.error_code}); check MLFLOW_TRACKING_URI") from None
 
 
-def _figure(record: BundleRecord, version: Any, gate: Gate) -> float:
-    evaluation = record.validation if gate.split == "validation" else record.test
-    value = getattr(evaluation.metrics, gate.metric, None) if evaluation else None
-    if not isinstance(value, float):
-        known = ", ".join(name for name, figure in Metrics.model_fields.items() if figure.annotation is float)
-        raise ConfigError(f"version {version.version} has no figure {gate.split}_{gate.metric}; there are: {known}")
-    return value
+def aliases_of(client: Any, version: Any) -> tuple[str, ...]:
+    """The aliases that the version holds, sorted."""
+    held = client.get_registered_model(version.name).aliases
+    return tuple(sorted(alias for alias, number in held.items() if str(number) == str(version.version)))
 
 
-def _fetch(client: Any, version: Any, asked: str) -> Path:
+def fetch_bundle(client: Any, version: Any, asked: str) -> Path:
     """The version's bundle as a local folder: in place where the artifact store is local, else a download."""
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
@@ -150,32 +95,6 @@ def _fetch(client: Any, version: Any, asked: str) -> Path:
         return Path(download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=client.tracking_uri))
     except (MlflowException, OSError) as error:
         raise ModelError(f"{asked}: its bundle cannot be fetched ({type(error).__name__}); check the artifact store") from None
-
-
-def _ensure_model(client: Any) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.get_registered_model(MODEL_NAME)
-    except MlflowException:
-        client.create_registered_model(MODEL_NAME, description="Engagement level of a webcam clip, by Rapt")
-
-
-def _version_of_run(client: Any, run_id: str) -> Any | None:
-    quoted = run_id.replace("'", "")
-    found = client.search_model_versions(f"name='{MODEL_NAME}' and tags.run='{quoted}'")
-    return found[0] if found else None
-
-
-def _by_alias(client: Any, name: str, alias: str) -> Any | None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise ModelError(f"the registry does not answer ({error.error_code}); check MLFLOW_TRACKING_URI") from None
 
 
 def _by_number(client: Any, name: str, number: str) -> Any | None:

@@ -40,7 +40,7 @@ def audit(
 
     People and recording sessions in two splits; clips that are there twice, as the same file or as a re-encoded,
     trimmed, shifted or mirrored copy; copies with other labels; levels that a split lacks; clips without a face; and how
-    well the person alone predicts the label.
+    well the person alone predicts the label. What is found in shards is kept below RAPT_HOME: `rapt promote` asks for it.
 
     \b
     Examples:
@@ -50,7 +50,8 @@ def audit(
     """
     from contextlib import ExitStack
 
-    from cluster.home import cache_settings
+    from cluster.home import audits_folder, cache_settings
+    from data_shards.atomic import write_whole
     from data_shards.audit import AuditSettings, audit_shards
     from data_shards.errors import DataError
 
@@ -67,6 +68,7 @@ def audit(
                 cache_settings=cache_settings(cache_gib),
                 progress=lambda stage: _bar(stages, stage),
             )
+        write_whole(audits_folder() / f"{found.digest}.json", found.to_bytes())  # `rapt promote` and `lineage` look there
     if as_json:
         click.echo(found.model_dump_json())
     else:

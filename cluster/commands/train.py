@@ -1,16 +1,16 @@
-"""`rapt train`, `rapt evaluate`, `rapt promote`."""
+"""`rapt train`, `rapt evaluate`."""
 
 import json
 from typing import TYPE_CHECKING
 
 import click
 
-from cluster.commands.options import cache_option, emotion_option
+from cluster.commands.options import cache_option
 
 if TYPE_CHECKING:
     from training.config import RunConfig
 
-__all__ = ["evaluate", "promote", "train"]
+__all__ = ["evaluate", "train"]
 
 
 @click.command(context_settings={"show_default": True})
@@ -24,6 +24,10 @@ __all__ = ["evaluate", "promote", "train"]
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Change a setting of the recipe; may be repeated.")
 @click.option("--resume", metavar="RUN", help="Go on with an earlier run from its last whole checkpoint.")
 @click.option("--run", metavar="RUN", help="Start the run of that name, or go on with it where it is there already.")
+@click.option("--tracking-wait-s", default=60.0, type=click.FloatRange(min=0), help="How long the end waits for MLflow.")
+@click.option(
+    "--system-metrics-s", default=10.0, type=click.FloatRange(min=0), help="Seconds between a node's CPU, GPU, ...; 0: none."
+)
 @click.option("--show", is_flag=True, help="Print the resolved recipe and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(
@@ -37,6 +41,8 @@ def train(
     settings: tuple[str, ...],
     resume: str | None,
     run: str | None,
+    tracking_wait_s: float,
+    system_metrics_s: float,
     show: bool,
     as_json: bool,
 ) -> None:
@@ -71,7 +77,9 @@ def train(
     from data_shards.errors import ConfigError
     from training.bundle import read_record
     from training.config import stages_with_settings
+    from training.events import Notice
     from training.recipes import stages
+    from training.tracking.tracker import TrackingSettings
 
     if resume and (settings or recipe or run):
         raise ConfigError("--resume goes on with a run as it was started; leave RECIPE, --run and --set out, or start a new run")
@@ -98,7 +106,8 @@ def train(
         folder = run_folder(run_id)
         job = TrainingJob(run=runs[-1], data=absolute_uri(data), run_id=run_id, run_folder=folder, mlflow_uri=mlflow_uri())
         staged = StagedJob(recipe=recipe, runs=runs, job=job) if len(runs) > 1 else None
-    job = replace(job, cache=cache_settings(cache_gib), ray_job=submission_id())
+    tracking = TrackingSettings(close_wait_s=tracking_wait_s, system_interval_s=system_metrics_s)
+    job = replace(job, cache=cache_settings(cache_gib), ray_job=submission_id(), tracking=tracking)
     if local and (workers or gpus_per_worker or address):
         raise ConfigError("--local trains in this one process; leave it out to use --workers, --gpus-per-worker or --address")
     if workers is not None:
@@ -107,7 +116,10 @@ def train(
         job = replace(job, gpus_per_worker=gpus_per_worker)
     with TrainingDisplay() as display:
         launch = partial(run_local, listener=display) if local else partial(run_on_ray, listener=display, address=address)
-        result = run_staged(replace(staged, job=job), launch) if staged else launch(job)
+        if staged:
+            result = run_staged(replace(staged, job=job), launch, notify=lambda sentence: display(Notice(sentence=sentence)))
+        else:
+            result = launch(job)
     assert result is not None
     record = read_record(result.bundle)
     if as_json:
@@ -118,9 +130,11 @@ def train(
         title = f"{'simulated ' if record.simulated else ''}split {record.test.split}, model of epoch {record.best_epoch}"
         console.print(evaluation_table(record.test, title=title))
     console.print(f"bundle {shown(result.bundle)}")
-    console.print(
-        f"registered as engagement version {result.version}; `rapt promote {record.run_id}` makes it the champion if it is better"
-    )
+    if result.version:
+        version = f"registered as engagement version {result.version}"
+        console.print(f"{version}; `rapt promote {record.run_id}` makes it the champion if it is better")
+    else:
+        console.print(f"not registered yet: `rapt runs sync {job.run_id}` does that once MLflow answers")
 
 
 def _with_absolute_start(run: "RunConfig") -> "RunConfig":
@@ -172,26 +186,3 @@ def evaluate(model: str, data: str, cache_gib: float, split: str, as_json: bool)
         return
     word = "simulated " if held_out.manifest.simulated else ""
     console.print(evaluation_table(evaluation, title=f"{model} on {word}{split}"))
-
-
-@click.command(context_settings={"show_default": True})
-@click.argument("run")
-@click.option("--alias", default="champion", type=click.Choice(["champion", "challenger"]))
-@click.option("--metric", default="balanced_accuracy", help="The figure that must be better.")
-@click.option("--split", default="validation", help="The split it is measured on.")
-@click.option("--margin", default=0.0, help="By how much it must be better.")
-@emotion_option
-def promote(run: str, alias: str, metric: str, split: str, margin: float, allow_emotion: bool) -> None:
-    """Move an alias to RUN's model if its figure is better than that of the model that holds it.
-
-    \b
-    Example:
-        rapt promote demo-20260101-120000-ab12 --metric balanced_accuracy --margin 0.01
-    """
-    from cluster.home import mlflow_uri
-    from training.registry import Gate
-    from training.registry import promote as move
-
-    gate = Gate(metric=metric, split=split, margin=margin)
-    version, seen = move(mlflow_uri(), run, alias=alias, gate=gate, allow_emotion=allow_emotion)
-    click.echo(f"models:/engagement@{alias} is version {version}: {seen}")

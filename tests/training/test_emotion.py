@@ -11,14 +11,15 @@ from cluster.launch import run_local
 from data_shards.building.build import build_shards
 from data_shards.datasets import DATASETS
 from data_shards.datasets.daisee import LABEL_NAMES
-from data_shards.errors import ConfigError, ModelError
+from data_shards.errors import ModelError
 from data_shards.reading.label_views import infers_emotion
 from data_shards.storage.source import Source
 from serving.predictor import Predictor
 from serving.service import start_service
 from tests.conftest import TINY_PREPROCESS
 from training.config import RunConfig, with_settings
-from training.registry import Gate, promote, resolve
+from training.promotion import Gate, promote
+from training.registry import resolve
 
 
 @pytest.mark.parametrize(
@@ -59,14 +60,16 @@ def test_it_gets_no_alias_and_answers_only_when_it_is_turned_on(
     assert result is not None
     with pytest.raises(ModelError, match="the registry holds none"):
         resolve("models:/engagement@champion", mlflow_uri())
-    with pytest.raises(ConfigError, match="names an emotion, which is off"):
-        promote(mlflow_uri(), "b", alias="champion", gate=Gate())
+    refused = promote(mlflow_uri(), "b", alias="champion", gate=Gate())
+    assert not refused.passed
+    assert "names an emotion, which is off" in refused.failures
     registered = resolve(f"models:/engagement/{result.version}", mlflow_uri())
     with pytest.raises(ModelError, match=r"Art\. 5\(1\)\(f\)"):
         Predictor(registered)
     with pytest.raises(ModelError, match="--allow-emotion"):
         start_service(registered, host="127.0.0.1", port=1)
-    assert promote(mlflow_uri(), "b", alias="champion", gate=Gate(), allow_emotion=True)[0] == result.version
+    allowed = promote(mlflow_uri(), "b", alias="champion", gate=Gate(), allow_emotion=True)
+    assert (allowed.version, allowed.passed) == (result.version, True)
     predictor = Predictor(registered, allow_emotion=True)
     clip = next((simulated_folder / "clips").iterdir())
     assert "It names an emotion all the same" in predictor.score_file(clip).model.limits
@@ -77,5 +80,6 @@ def test_models_of_different_questions_are_not_compared(tiny_run: RunConfig, aff
         run = with_settings(tiny_run, [f"data.view={view}"])
         job = TrainingJob(run=run, data=str(affect_shards), run_id=run_id, run_folder=tmp_path / run_id, mlflow_uri=mlflow_uri())
         assert run_local(job, lambda event: None) is not None
-    with pytest.raises(ConfigError, match="answer different questions"):
-        promote(mlflow_uri(), "two", alias="champion", gate=Gate())
+    refused = promote(mlflow_uri(), "two", alias="champion", gate=Gate())
+    assert not refused.passed
+    assert "answer different questions" in refused.failures

@@ -1,28 +1,39 @@
 """MLflow, really: the embedded sqlite database, its runs, artifacts and registry."""
 
+import json
 import shutil
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
+from mlflow.models import Model
 
 from cluster.home import mlflow_uri, run_folder
 from cluster.job import JobResult, TrainingJob
 from cluster.launch import run_local
 from data_shards.errors import ConfigError, ModelError
 from data_shards.manifest import Manifest
-from tests.training.test_loop import LEARNING
-from training.bundle import read_record
-from training.config import RunConfig, with_settings
-from training.registry import Gate, promote, resolve
+from training.bundle import BundleRecord, read_record
+from training.config import RunConfig
+from training.promotion import Gate, promote
+from training.registry import resolve
 from training.reproduction.table import Figure, Row, Table
-from training.tracking import mlflow_client, track_table
+from training.tracking import TrackingSettings, mlflow_client, shown_uri, track_table
 
 
 def run_job(
     run: RunConfig, shards: tuple[Path, Manifest], run_id: str, *, stop_after_step: int | None = None
 ) -> JobResult | None:
-    job = TrainingJob(run=run, data=str(shards[0]), run_id=run_id, run_folder=run_folder(run_id), mlflow_uri=mlflow_uri())
+    job = TrainingJob(
+        run=run,
+        data=str(shards[0]),
+        run_id=run_id,
+        run_folder=run_folder(run_id),
+        mlflow_uri=mlflow_uri(),
+        tracking=TrackingSettings(stopped_wait_s=60),
+    )
     return run_local(job, lambda event: None, stop_after_step=stop_after_step)
 
 
@@ -46,15 +57,34 @@ def test_a_run_is_found_whole_in_mlflow(
     )
     assert len(client.get_metric_history(result.mlflow_run_id, "loss")) == 5
     files = {file.path for file in client.list_artifacts(result.mlflow_run_id)}
-    assert files == {"bundle", "confusion_matrix_test.png"}
-    assert {file.path for file in client.list_artifacts(result.mlflow_run_id, "bundle")} == {
-        "bundle/README.md",
-        "bundle/model.safetensors",
-        "bundle/run.json",
+    assert files == {"bundle", "confusion_matrix_test.png", "curves.png"}
+    for picture in ("confusion_matrix_test.png", "curves.png"):
+        assert (Path(run.info.artifact_uri) / picture).read_bytes().startswith(b"\x89PNG")
+    ours = {"bundle/README.md", "bundle/model.safetensors", "bundle/run.json"}
+    assert {file.path for file in client.list_artifacts(result.mlflow_run_id, "bundle")} == ours | {
+        "bundle/MLmodel",
+        "bundle/requirements.txt",
     }
-    picture = Path(run.info.artifact_uri) / "confusion_matrix_test.png"
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in result.bundle.iterdir()} == {Path(name).name for name in ours}  # no part of it
+    _check_model_page(Path(run.info.artifact_uri) / "bundle", read_record(result.bundle))
+    (data,) = run.inputs.dataset_inputs
+    assert data.dataset.digest == simulated_shards[1].digest[:36]
+    assert json.loads(data.dataset.source) == {"uri": str(simulated_shards[0])}
+    assert json.loads(data.dataset.profile)["num_clips"] == 64
     assert list(here.iterdir()) == []  # mlflow makes its own database in this folder wherever it is not told of ours
+
+
+def _check_model_page(folder: Path, record: BundleRecord) -> None:
+    """MLflow itself reads the model's signature, and the versions are those of this interpreter."""
+    signature = Model.load(str(folder)).signature
+    (frames,) = signature.inputs.inputs
+    assert (frames.name, frames.type, frames.shape) == ("frames", np.dtype("uint8"), (-1, 6, 3, 32, 32))
+    assert [(output.name, output.shape) for output in signature.outputs.inputs] == [("probabilities", (-1, 4)), ("score", (-1,))]
+    assert record.level_names == tuple(Model.load(str(folder)).metadata["levels"])
+    requirements = (folder / "requirements.txt").read_text().splitlines()
+    assert f"torch=={metadata.version('torch')}" in requirements
+    assert f"numpy=={metadata.version('numpy')}" in requirements
+    assert not [line for line in requirements if line.startswith("pytest")]
 
 
 def test_a_stopped_and_resumed_job_is_one_mlflow_run(tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest]) -> None:
@@ -83,7 +113,7 @@ def test_resuming_with_other_data_leaves_the_run_as_it_was(
     assert (run_folder("mine") / "run.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "bogus://x", "sqlite:///{tmp}/corrupt.db", "sqlite:///{tmp}"])
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:///{tmp}/corrupt.db", "sqlite:///{tmp}"])
 def test_a_tracking_store_that_does_not_answer_is_one_sentence(tmp_path: Path, uri: str) -> None:
     (tmp_path / "corrupt.db").write_bytes(b"not a database" * 100)
     with pytest.raises(ModelError, match=r"does not answer .* check MLFLOW_TRACKING_URI") as caught:
@@ -91,32 +121,29 @@ def test_a_tracking_store_that_does_not_answer_is_one_sentence(tmp_path: Path, u
     assert "\n" not in str(caught.value)
 
 
-def test_aliases_move_only_past_the_gate(tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest]) -> None:
-    errors = {}
-    for run_id, settings in (("one", ()), ("two", LEARNING)):
-        result = run_job(with_settings(tiny_run, settings), simulated_shards, run_id)
-        assert result is not None
-        record = read_record(result.bundle)
-        assert record.test is not None
-        errors[run_id] = record.test.metrics.mse
-    # the first version ever is the champion, a later one the challenger
-    assert resolve("models:/engagement@champion", mlflow_uri()).version == "1"
-    assert resolve("models:/engagement@challenger", mlflow_uri()).version == "2"
-    better, worse = sorted(errors, key=lambda run_id: errors[run_id])
-    assert errors[better] < errors[worse]
-    versions = {"one": "1", "two": "2"}
-    gate = Gate(metric="mse", split="test")
-    mlflow_client(mlflow_uri()).set_registered_model_alias("engagement", "champion", versions[worse])
-    with pytest.raises(ConfigError, match=f"version {versions[better]} does not pass: test mse .* margin 9.0"):
-        promote(mlflow_uri(), better, alias="champion", gate=replace(gate, margin=9.0))
-    version, seen = promote(mlflow_uri(), better, alias="champion", gate=gate)
-    assert version == versions[better]
-    assert "against the champion's" in seen
-    with pytest.raises(ConfigError, match=f"version {versions[worse]} does not pass"):
-        promote(mlflow_uri(), worse, alias="champion", gate=gate)
-    assert resolve("models:/engagement@champion", mlflow_uri()).version == versions[better]
-    with pytest.raises(ConfigError, match="no figure validation_beauty"):
-        promote(mlflow_uri(), worse, alias="champion", gate=Gate(metric="beauty"))
+WRONG = ["bogus://x", "http://", "http://host:port", "postgresql://", "mlruns", "sqlite:///{tmp}/corrupt.db", "sqlite:///{tmp}"]
+
+
+@pytest.mark.parametrize("uri", WRONG)
+def test_an_address_where_nothing_can_ever_answer_is_refused_before_a_run_starts(
+    tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest], tmp_path: Path, uri: str
+) -> None:
+    (tmp_path / "corrupt.db").write_bytes(b"not a database" * 100)
+    folder = run_folder("refused")
+    job = TrainingJob(
+        run=tiny_run, data=str(simulated_shards[0]), run_id="r", run_folder=folder, mlflow_uri=uri.format(tmp=tmp_path)
+    )
+    with pytest.raises(ConfigError, match=r"^MLFLOW_TRACKING_URI"):
+        run_local(job, lambda event: None)
+    assert not folder.exists()
+
+
+def test_an_addresss_password_is_neither_printed_nor_stored() -> None:
+    assert shown_uri("http://ann:secret@host:5000/path") == "http://host:5000/path"
+    assert shown_uri("sqlite:////home/a@b/mlflow.db") == "sqlite:////home/a@b/mlflow.db"
+    with pytest.raises(ModelError) as caught:
+        mlflow_client("http://ann:secret@127.0.0.1:9")
+    assert "secret" not in str(caught.value)
 
 
 def test_what_is_not_registered_is_one_sentence(tiny_bundle: Path) -> None:

@@ -1,0 +1,19 @@
+"""An evaluation as the named figures that MLflow holds of it."""
+
+from training.metrics import Evaluation
+
+__all__ = ["figures_of"]
+
+
+def figures_of(evaluation: Evaluation, prefix: str = "") -> dict[str, float]:
+    """PREFIX_FIGURE to value; the prefix is the split's name where none is given."""
+    prefix = prefix or evaluation.split
+    ours = evaluation.metrics.model_dump()
+    recalls = ours.pop("per_class_recall")
+    values = {f"{prefix}_{name}": value for name, value in ours.items()}
+    values |= {f"{prefix}_recall_{level}": recall for level, recall in enumerate(recalls) if recall is not None}
+    values[f"{prefix}_majority_accuracy"] = evaluation.majority_baseline.accuracy
+    for name in ("accuracy", "balanced_accuracy"):
+        interval = getattr(evaluation, f"{name}_interval")
+        values |= {f"{prefix}_{name}_low": interval.low, f"{prefix}_{name}_high": interval.high}
+    return values
