@@ -27,6 +27,7 @@ IMPORTERS = {
     "cv2": {"data_shards/extraction/flow.py"},
     "transformers": {"data_shards/extraction/hugging_face.py"},
     "fastapi": {"serving/http_api.py"},
+    "deepspeed": {"cluster/deepspeed_engine.py"},
     "ray": {"cluster/launch.py", "cluster/ray_build.py", "cluster/ray_worker.py", "serving/service.py"},
     "torchvision": set(),
     "torchaudio": set(),
