@@ -54,10 +54,11 @@ def crew_trains(jobs: Sequence[Trained], workers: int, *, kill: Kill | None = No
     """Train the jobs in turn, by one crew. Returns when all workers ended, or all were killed because one was."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.cluster.crew_preload"])
-    store = jobs[0].folder / f"store-{len(list(jobs[0].folder.glob('store-*')))}"
+    attempt = len(list(jobs[0].folder.glob("store-*"))) + 1  # the workers meet by a file: nothing listens
+    store = jobs[0].folder / f"store-{attempt}"
     store.parent.mkdir(parents=True, exist_ok=True)
     store.touch()
-    crew = [context.Process(target=_work, args=(rank, workers, store, tuple(jobs), kill)) for rank in range(workers)]
+    crew = [context.Process(target=_work, args=(rank, workers, store, tuple(jobs), kill, attempt)) for rank in range(workers)]
     for worker in crew:
         worker.start()
     while any(worker.is_alive() for worker in crew):
@@ -111,21 +112,20 @@ class _Recording:
         return self._engine.forward(inputs)
 
 
-def _work(rank: int, workers: int, store: Path, jobs: tuple[Trained, ...], kill: Kill | None) -> None:
+def _work(rank: int, workers: int, store: Path, jobs: tuple[Trained, ...], kill: Kill | None, attempt: int) -> None:
     torch.set_num_threads(1)
     world = World(rank, workers)
     if workers > 1:
         group = dist.FileStore(str(store), workers)
         dist.init_process_group("gloo", store=group, rank=rank, world_size=workers, timeout=TIMEOUT)
     for job in jobs:
-        _train(job, world, kill)
+        _train(job, world, kill, attempt)
     if workers > 1:
         dist.destroy_process_group()
 
 
-def _train(job: Trained, world: World, kill: Kill | None) -> None:
+def _train(job: Trained, world: World, kill: Kill | None, attempt: int) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
-    attempt = len(list(job.folder.glob(f"draws-*-{world.rank}.jsonl"))) + 1
     path = job.folder / f"draws-{attempt}-{world.rank}.jsonl"
     path.touch()
     recording: list[_Recording] = []
