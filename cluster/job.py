@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from cluster.strategies import engine_for
 from data_shards.atomic import write_whole
 from data_shards.errors import ConfigError, DataError, ModelError
 from data_shards.manifest import read_manifest
@@ -195,6 +196,7 @@ def run_worker(
         device=device,
         cache=job.cache,
         stop_after_step=stop_after_step,
+        make_engine=engine_for(job.run),
     )
     if not world.is_first:
         with _watched(job, lambda sentence: None):

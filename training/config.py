@@ -17,7 +17,9 @@ from training.losses import LOSSES
 from training.models import MODELS
 from training.settings import Settings
 
-__all__ = ["DataConfig", "LoopConfig", "OptimiserConfig", "RunConfig", "stages_with_settings", "with_settings"]
+__all__ = ["DataConfig", "LoopConfig", "OptimiserConfig", "RunConfig", "Strategy", "stages_with_settings", "with_settings"]
+
+Strategy = Literal["ddp", "deepspeed-zero1", "deepspeed-zero2", "deepspeed-zero3"]
 
 
 class DataConfig(Stored):
@@ -76,6 +78,10 @@ class LoopConfig(Stored):
     microbatch: clips a worker puts through the model at once, 0 for its whole share. checkpoint_every_steps 0: at
     the end of each epoch only. precision "bf16" computes the forward pass in bfloat16; "fp64" is for proofs that two
     ways of running are the same arithmetic.
+
+    strategy: what the workers share. "ddp": the batch alone. DeepSpeed's ZeRO (Rajbhandari et al. 2020): 1 the optimiser's
+    state too, 2 also gradients, 3 also weights. offload: what ZeRO keeps in the host's memory instead of the GPU's,
+    "optimiser" its state and step, "all" the weights too. All of them are the same training, to rounding.
     """
 
     epochs: int = Field(ge=1, le=100_000)
@@ -87,6 +93,22 @@ class LoopConfig(Stored):
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     channels_last: bool = True
     compile: bool = False
+    strategy: Strategy = "ddp"
+    offload: Literal["none", "optimiser", "all"] = "none"
+
+    @model_validator(mode="after")
+    def _can_run(self) -> "LoopConfig":
+        if self.strategy == "ddp":
+            if self.offload != "none":
+                raise ValueError("offload is DeepSpeed's; set loop.strategy=deepspeed-zero2, or loop.offload=none")
+            return self
+        if self.precision == "fp64":
+            raise ValueError("DeepSpeed keeps its weights in float32; set loop.precision=fp32, or loop.strategy=ddp")
+        if self.offload == "all" and self.strategy != "deepspeed-zero3":
+            raise ValueError("weights can be offloaded by deepspeed-zero3 alone; set loop.offload=optimiser, or that strategy")
+        if self.compile and self.strategy == "deepspeed-zero3":
+            raise ValueError("torch.compile needs whole weights; set loop.compile=false, or loop.strategy=deepspeed-zero2")
+        return self
 
     def microbatch_for(self, world_size: int) -> int:
         """Clips a worker puts through the model at once; ConfigError where the global batch cannot be shared."""

@@ -1,6 +1,7 @@
 """The Engine: forward, backward, step and state of a model under one way of running it. The loop knows nothing else of it."""
 
 import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -15,7 +16,18 @@ from training.config import OptimiserConfig, RunConfig
 from training.models import EngagementModel, ModelOutput
 from training.world import World
 
-__all__ = ["DIVERGED", "Engine", "MakeEngine", "TorchEngine", "lr_at"]
+__all__ = [
+    "DIVERGED",
+    "Engine",
+    "MakeEngine",
+    "TorchEngine",
+    "lr_at",
+    "make_optimiser",
+    "on_cpu",
+    "optimiser_by_name",
+    "set_lr",
+    "trained",
+]
 
 DIVERGED = "the run has diverged: start a new one with a lower --set optimiser.lr=... or with --set optimiser.clip_norm=1"
 
@@ -43,9 +55,18 @@ class Engine(Protocol):
         """Clip, update, clear; returns the gradient's norm before clipping. ModelError where it is no number."""
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds, of the same form under every strategy. Workers call it together; whole on the first."""
+        """What a checkpoint holds, of one form under every strategy: {"model": the state dict, "optimiser": {name of a
+        parameter: its state's tensors}}, copied to the CPU. Workers call it together; whole on the first, empty elsewhere.
+        """
 
-    def load_state(self, state: dict[str, Any]) -> None: ...
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave, under this strategy or another, of as many workers or not. All hold the whole.
+
+        ModelError where it is of another model.
+        """
+
+    def close(self) -> None:
+        """Let go of the model: nothing is called afterwards."""
 
 
 class MakeEngine(Protocol):
@@ -61,7 +82,7 @@ class TorchEngine:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         if world.size > 1:
             synchronise_batch_norm(self.model, device)
-        self._device = device
+        self._world, self._device = world, device
         self._bf16 = run.loop.precision == "bf16"
         self._clip_norm = run.optimiser.clip_norm
         self._optimiser = make_optimiser(self.model, run.optimiser)
@@ -94,26 +115,62 @@ class TorchEngine:
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
         if not math.isfinite(norm):
             raise ModelError(f"the gradient's norm is {norm}; {DIVERGED}")
-        for group in self._optimiser.param_groups:
-            group["lr"] = lr
+        set_lr(self._optimiser, lr)
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
         return norm
 
     def state(self) -> dict[str, Any]:
-        return {"model": self.model.state_dict(), "optimiser": self._optimiser.state_dict()}
+        if not self._world.is_first:
+            return {}
+        by_name = {name: on_cpu(self._optimiser.state.get(p, {})) for name, p in trained(self.model).items()}
+        return {"model": on_cpu(self.model.state_dict()), "optimiser": by_name}
 
     def load_state(self, state: dict[str, Any]) -> None:
+        by_name = optimiser_by_name(state, self.model)
         self.model.load_state_dict(state["model"])
-        self._optimiser.load_state_dict(state["optimiser"])
+        numbered = {number: by_name[name] for number, name in enumerate(by_name) if by_name[name]}
+        self._optimiser.load_state_dict({"state": numbered, "param_groups": self._optimiser.state_dict()["param_groups"]})
+
+    def close(self) -> None:
+        pass
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that train, by name, in the model's order."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, which no later step changes."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+
+def optimiser_by_name(state: dict[str, Any], model: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """The optimiser's part of a checkpoint, of every parameter that trains, in the model's order.
+
+    ModelError where the checkpoint is of another model, or other parts of it were frozen.
+    """
+    names, stored = list(trained(model)), state["optimiser"]
+    if "param_groups" in stored:  # of before strategies: numbered, in the same order
+        (group,) = stored["param_groups"]
+        stored = {name: stored["state"].get(number, {}) for name, number in zip(names, group["params"], strict=False)}
+    if set(stored) != set(names) or state["model"].keys() != model.state_dict().keys():
+        raise ModelError("the checkpoint is of another model than this run's; start a new run")
+    return {name: stored[name] for name in names}
 
 
 def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
     """SGD with momentum, or AdamW, over all parameters that train."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = list(trained(model).values())
     if config.name == "sgd":
         return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
     return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+
+
+def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = lr
 
 
 def lr_at(config: OptimiserConfig, step: int, total_steps: int) -> float:

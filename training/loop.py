@@ -159,6 +159,8 @@ class _Setup:
         else:  # the checkpoint holds all weights: what the run started from need not be there any more
             self.start = Start()
             model.freeze(run.freeze)
+        self.num_parameters = sum(p.numel() for p in model.parameters())  # an engine may take the weights away
+        self.num_frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
         self.engine: Engine = make_engine(model, run, world=world, device=device)
         self.loss: EngagementLoss = LOSSES[run.loss.name](run.loss, self.data.levels).to(device)
         self.loss.start(self.engine.whole(), world)
@@ -191,9 +193,9 @@ class _Setup:
             total_steps=self.total_steps,
             steps_per_epoch=self.epoch_length / self.run.loop.global_batch,
             global_batch=self.run.loop.global_batch,
-            num_parameters=sum(p.numel() for p in self.engine.model.parameters()),
+            num_parameters=self.num_parameters,
             num_dropped=self.data.train.num_dropped,
-            num_frozen=sum(p.numel() for p in self.engine.model.parameters() if not p.requires_grad),
+            num_frozen=self.num_frozen,
             fresh=self.start.fresh,
             unused=self.start.unused,
             skipped=progress.skipped,
@@ -238,7 +240,7 @@ class _Setup:
             raise ModelError(f"step {number}: the loss is {mean_loss}; {DIVERGED}")
         lr = lr_at(self.run.optimiser, progress.step, self.total_steps)
         grad_norm = self.engine.step(lr)
-        self.loss.after_step(self.engine.whole())
+        self.loss.after_step(self.engine.whole() if self.loss.follows_model else self.engine.model)
         progress.step = number
         progress.position += self.run.loop.global_batch
         progress.loss_sum += mean_loss
@@ -364,6 +366,7 @@ class _Setup:
 
     def close(self) -> None:
         self.data.close()
+        self.engine.close()
 
     def _evaluate(self, predictions: Predictions | None, split: str | None) -> Evaluation | None:
         if predictions is None or split is None:

@@ -21,6 +21,12 @@ __all__ = ["evaluate", "train"]
 @click.option("--workers", type=click.IntRange(1, 4096), help="Ray Train workers; they share the global batch. [default: 1]")
 @click.option("--gpus-per-worker", type=click.FloatRange(0, 8), help="GPUs each worker gets. [default: 0]")
 @click.option("--address", help="Ray cluster to train on; one is started on this machine otherwise.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["ddp", "deepspeed-zero1", "deepspeed-zero2", "deepspeed-zero3"]),
+    help="What workers share: the batch, or by DeepSpeed's ZeRO the optimiser's state, gradients (2), weights (3) too; "
+    "short for --set loop.strategy=... [default: the recipe's, ddp]",
+)
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Change a setting of the recipe; may be repeated.")
 @click.option("--resume", metavar="RUN", help="Go on with an earlier run from its last whole checkpoint.")
 @click.option("--run", metavar="RUN", help="Start the run of that name, or go on with it where it is there already.")
@@ -38,6 +44,7 @@ def train(
     workers: int | None,
     gpus_per_worker: float | None,
     address: str | None,
+    strategy: str | None,
     settings: tuple[str, ...],
     resume: str | None,
     run: str | None,
@@ -61,6 +68,7 @@ def train(
     Examples:
         rapt train demo --data demo-shards --local
         rapt train resnet_tcn --data daisee-shards --workers 2 --set loop.epochs=1 --set loop.global_batch=4
+        rapt train resnet_tcn --data daisee-shards --workers 8 --gpus-per-worker 1 --strategy deepspeed-zero2
         rapt train --resume demo-20260101-120000-ab12
         rapt train demo --data demo-shards --run my-run
     """
@@ -81,8 +89,12 @@ def train(
     from training.recipes import stages
     from training.tracking.tracker import TrackingSettings
 
+    if strategy:
+        settings = (*settings, f"loop.strategy={strategy}")
     if resume and (settings or recipe or run):
-        raise ConfigError("--resume goes on with a run as it was started; leave RECIPE, --run and --set out, or start a new run")
+        raise ConfigError(
+            "--resume goes on with a run as it was started; leave RECIPE, --run, --strategy and --set out, or start a new run"
+        )
     if run is not None:
         check_run_name(run)
     runs = tuple(_with_absolute_start(stage) for stage in stages_with_settings(stages(recipe), settings)) if recipe else ()

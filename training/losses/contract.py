@@ -36,9 +36,12 @@ class EngagementLoss(nn.Module):
         fill                        `first_samples` samples, before the first step of a new run
         forward, observe            each microbatch, in turn; what is observed goes into no loss of the same step
         after_step                  the optimiser has stepped
+
+    follows_model: whether after_step reads the model's weights, which are then gathered first where workers share them.
     """
 
     settings_type: ClassVar[type[Settings]]
+    follows_model: ClassVar[bool] = False
     first_samples: int = 0
 
     def __init__(self, settings: Settings, levels: TrainingLevels) -> None:

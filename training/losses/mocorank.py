@@ -57,6 +57,7 @@ class MocoRank(EngagementLoss):
     """
 
     settings_type: ClassVar[type[Settings]] = MocoRankSettings
+    follows_model: ClassVar[bool] = True
 
     def __init__(self, settings: MocoRankSettings, levels: TrainingLevels) -> None:
         super().__init__(settings, levels)

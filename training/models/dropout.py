@@ -35,11 +35,17 @@ class KeyedDropout(nn.Module):
     def forward(self, features_BCL: Tensor, draw_keys_B: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return features_BCL
+        kept: Tensor = self._uniform(features_BCL, draw_keys_B) >= self.p
+        return features_BCL * kept.to(features_BCL.dtype) / (1 - self.p)
+
+    # inductor (torch 2.13) folds the counters and their multiplier into numbers beyond 64 bits, and fails
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _uniform(self, features_BCL: Tensor, draw_keys_B: Tensor) -> Tensor:
+        """float32 in [0, 1) of the features' shape."""
         counters = torch.arange(features_BCL[0].numel(), device=features_BCL.device).view(features_BCL.shape[1:])
         keys = _mix(draw_keys_B + self._offset).view(-1, *[1] * counters.dim())
         words = _mix(keys + counters * _GAMMA)
-        uniform = ((words >> 11) & ((1 << 24) - 1)).to(torch.float32) / 2**24
-        return features_BCL * (uniform >= self.p).to(features_BCL.dtype) / (1 - self.p)
+        return ((words >> 11) & ((1 << 24) - 1)).to(torch.float32) / 2**24
 
 
 def keyed_uniform(draw_keys_B: Tensor, *, salt: int) -> Tensor:
