@@ -1,36 +1,31 @@
 """The training loop: plain PyTorch over an Engine, alike in-process and under Ray Train. `train` reads as the story of a run."""
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from data_shards.errors import ConfigError, ModelError, Stopped
 from data_shards.listing import Extractors
 from data_shards.reading.loader import Batch
 from data_shards.sample import FRAMES
 from data_shards.storage.shard_cache import CacheSettings
+from data_shards.storage.store import Store, open_store
 from training.augment import augment
-from training.bundle import BUNDLE_VERSION, BundleRecord, load_weights_into, read_record, save_bundle, save_weights
-from training.checkpoint import (
-    CheckpointRecord,
-    all_records,
-    latest_checkpoint,
-    load_checkpoint,
-    prune_checkpoints,
-    save_checkpoint,
-)
+from training.bundle import BUNDLE_VERSION, BundleRecord, read_record, save_bundle
+from training.checkpoint import NOTHING_FOUND, CheckpointRecord, Checkpoints, read_state, read_weights
+from training.checkpoint_writer import CheckpointWriter
 from training.commit import current_commit
 from training.config import RunConfig
 from training.engine import DIVERGED, Engine, MakeEngine, TorchEngine, lr_at
 from training.evaluate import Predictions, evaluate, fit_temperature, predict
-from training.events import CheckpointSaved, EpochDone, Event, Listener, RunFinished, RunStarted, StepDone
+from training.events import EpochDone, Event, Listener, RunFinished, RunStarted, StepDone
 from training.losses import LOSSES, EngagementLoss
 from training.metrics import Evaluation
 from training.model_card import notice_of
@@ -82,13 +77,18 @@ def train(
     make_engine: MakeEngine = TorchEngine,
     should_stop: Callable[[], bool] = _never,
     watch: Watch = _unwatched,
+    checkpoints: str | Path | Store | None = None,
 ) -> Path | None:
     """Train `run` on the shards at `data`, a folder or s3://bucket/prefix; returns the bundle's folder.
 
-    Everything is written below run_folder, which all workers share. A run_folder with checkpoints is resumed from its
-    last whole one; one that has its bundle is finished, and is neither trained nor tested again. stop_after_step ends
-    the run early, with a checkpoint and no bundle (None is returned). cache: where shards of a bucket are kept.
-    should_stop: asked after each step on every worker; where one of them says so, all write a checkpoint and raise Stopped.
+    The bundle is written below run_folder. checkpoints: where they lie, a folder or s3://bucket/prefix of this run alone;
+    run_folder/checkpoints where it is None. Only the first worker reads and writes there, and hands the others what it read.
+    A run that has checkpoints goes on from its last good one, also where run_folder is new; one that has its bundle is
+    finished, and is neither trained nor tested again. stop_after_step ends the run early, with a checkpoint and no bundle
+    (None is returned). cache: where shards of a bucket are kept.
+    should_stop: asked after each step on every worker; where one of them says so, all end the step, and where it ended an
+    epoch its validation, a checkpoint is copied and written, which takes checkpoint_writer.DRAIN_S at most, and Stopped is
+    raised. An error also waits for the last checkpoint; KeyboardInterrupt does not.
     """
     world, device = world or World(), device or torch.device("cpu")
     tell = _teller(listeners if world.is_first else ())
@@ -97,7 +97,8 @@ def train(
         record = read_record(bundle)
         tell(RunFinished(bundle=str(bundle), best_epoch=record.best_epoch, test=record.test))
         return bundle
-    with closing(_Setup(run, data, run_folder, world, device, cache, make_engine, watch)) as setup:
+    store = _store(checkpoints, run_folder)
+    with closing(_Setup(run, data, run_folder, world, device, cache, make_engine, watch, store)) as setup, setup.writing(tell):
         progress = setup.resume()
         tell(setup.started(run_id, progress))
         if progress.step == 0:
@@ -109,18 +110,23 @@ def train(
                 if epoch_ended:
                     tell(setup.finish_epoch(progress))
                 if epoch_ended or progress.stopping or setup.checkpoint_due(progress, stop_after_step):
-                    tell(setup.checkpoint(progress))
+                    setup.checkpoint(progress)
+                setup.tell_news(tell)
                 if progress.step == setup.total_steps:
                     break  # nothing is left to stop
                 if progress.stopping:
-                    raise Stopped(
-                        f"run {run_id}: stopped at step {progress.step}; `rapt train --resume {run_id}` goes on from there"
-                    )
+                    raise setup.stopped(run_id, progress, tell)
                 if progress.step == stop_after_step:
                     return None
         finished = setup.finish(run_id, progress)
     tell(finished)
     return Path(finished.bundle)
+
+
+def _store(checkpoints: str | Path | Store | None, run_folder: Path) -> Store:
+    if checkpoints is None:
+        return open_store(run_folder / "checkpoints")
+    return open_store(checkpoints) if isinstance(checkpoints, (str, Path)) else checkpoints
 
 
 def _teller(listeners: Sequence[Listener]) -> Listener:
@@ -144,6 +150,7 @@ class _Setup:
         cache: CacheSettings | None,
         make_engine: MakeEngine,
         watch: Watch,
+        store: Store,
     ) -> None:
         self.run_folder, self.world, self.device, self.watch = run_folder, world, device, watch
         self.data = RunData(run, data, world, device, cache)
@@ -152,9 +159,11 @@ class _Setup:
         self.total_steps = math.ceil(run.loop.epochs * self.epoch_length / run.loop.global_batch)
         torch.manual_seed(run.seed)  # the first weights: the same on every worker
         model = MODELS[run.model.name](run.model, len(self.data.level_names))
-        self.checkpoints = run_folder / "checkpoints"
-        self.found = latest_checkpoint(self.checkpoints)
-        if self.found[0] is None:
+        self.checkpoints = Checkpoints(store, kept=run.loop.checkpoints_kept, scratch=run_folder / "outgoing")
+        self.writer: CheckpointWriter | None = None
+        self.best: dict[str, Tensor] = {}
+        self.found = world.from_first(self.checkpoints.find)
+        if self.found.record is None:
             self.start = prepare(model, run)
         else:  # the checkpoint holds all weights: what the run started from need not be there any more
             self.start = Start()
@@ -164,24 +173,61 @@ class _Setup:
         self.loss.start(self.engine.whole(), world)
 
     def resume(self) -> Progress:
-        path, record, damaged = self.found
-        self.world.barrier()  # all have looked before the first worker cleans up
+        (record, state_bytes, best_bytes, skipped), self.found = self.found, NOTHING_FOUND  # its bytes are not needed twice
         if self.world.is_first:
-            for name in damaged:  # else they would count as newest when old ones are pruned
-                shutil.rmtree(self.checkpoints / name)
-        if path is None or record is None:
-            return Progress(skipped=damaged)
+            self.checkpoints.clean()
+        if record is None or state_bytes is None:
+            return Progress(skipped=skipped)
         if record.data_digest != self.data.manifest.digest:
             raise ConfigError(
                 f"{self.run_folder}: this run was trained on data {record.data_digest[:12]}, {self.data.uri} is "
                 f"{self.data.manifest.digest[:12]}; name the data it was started with, or start a new run"
             )
-        state = load_checkpoint(path)
-        self.engine.load_state(state["engine"])
-        self.loss.load_state_dict(state.get("loss", {}))  # runs from before losses had a state have none
+        state = read_state(state_bytes)
+        try:
+            self.engine.load_state(state["engine"])
+            self.loss.load_state_dict(state["loss"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ModelError(
+                f"{self.checkpoints.store.uri}: the checkpoint of step {record.step} is not of this run's model "
+                f"({str(error).splitlines()[0][:120]}); use the recipe and settings that it was started with"
+            ) from None
         torch.set_rng_state(state["torch_rng"])
+        self.best = read_weights(best_bytes) if best_bytes else {}
         fields = ("step", "position", "best_epoch", "best_metric", "loss_sum", "loss_count")
-        return Progress(**{name: getattr(record, name) for name in fields}, skipped=damaged)
+        return Progress(**{name: getattr(record, name) for name in fields}, skipped=skipped)
+
+    @contextmanager
+    def writing(self, tell: Listener) -> Iterator[None]:
+        """Have a writer of checkpoints on the first worker; when the block ends, what it has is written and told."""
+        self.writer = CheckpointWriter(self.checkpoints) if self.world.is_first else None
+        try:
+            yield
+        except Exception:
+            self.drain(tell, retry=False)
+            raise
+        except BaseException:
+            if self.writer is not None:
+                self.writer.abandon()
+            raise
+        self.drain(tell, retry=False)
+
+    def drain(self, tell: Listener, *, retry: bool) -> None:
+        if self.writer is not None:
+            self.writer.drain(retry=retry)
+        self.tell_news(tell)
+
+    def tell_news(self, tell: Listener) -> None:
+        """Say which checkpoints were written meanwhile, and which could not be."""
+        for event in self.writer.news() if self.writer is not None else ():
+            tell(event)
+
+    def stopped(self, run_id: str, progress: Progress, tell: Listener) -> Stopped:
+        """What a run that was asked to stop raises, on all workers once the first has written the checkpoint."""
+        self.drain(tell, retry=True)
+        last = self.world.from_first(lambda: self.writer.saved_step if self.writer else 0)
+        there = "there" if last == progress.step else f"step {last}, its last checkpoint that could be written"
+        return Stopped(f"run {run_id}: stopped at step {progress.step}; `rapt train --resume {run_id}` goes on from {there}")
 
     def started(self, run_id: str, progress: Progress) -> RunStarted:
         return RunStarted(
@@ -270,9 +316,11 @@ class _Setup:
         is_best = metric is None or progress.best_metric is None or metric > progress.best_metric
         if is_best:
             progress.best_epoch, progress.best_metric = epoch, metric
-            whole = self.engine.whole()
-            if self.world.is_first:
-                save_weights(self._best_weights(epoch), whole)
+            # a copy that stays: the writer may still be busy with the one before
+            weights = self.engine.whole().state_dict()
+            self.best = {
+                name: w.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for name, w in weights.items()
+            }
         train_loss = progress.loss_sum / max(1, progress.loss_count)
         progress.loss_sum, progress.loss_count = 0.0, 0
         return EpochDone(epoch=epoch, step=progress.step, train_loss=train_loss, validation=validation, is_best=is_best)
@@ -281,39 +329,30 @@ class _Setup:
         every = self.run.loop.checkpoint_every_steps
         return progress.step == stop_after_step or bool(every and progress.step % every == 0)
 
-    def checkpoint(self, progress: Progress) -> CheckpointSaved:
+    def checkpoint(self, progress: Progress) -> None:
+        """Copy the state, and have it written while training goes on."""
+        due_s = time.perf_counter()
         self.watch("checkpoint", progress.step)
-        path = self.checkpoints / f"step-{progress.step:08d}"
         engine_state = self.engine.state()
-        if self.world.is_first:
-            record = CheckpointRecord(
-                step=progress.step,
-                position=progress.position,
-                data_digest=self.data.manifest.digest,
-                best_epoch=progress.best_epoch,
-                best_metric=progress.best_metric,
-                loss_sum=progress.loss_sum,
-                loss_count=progress.loss_count,
-                state_sha256="",
-            )
-            state: dict[str, Any] = {
-                "engine": engine_state,
-                "loss": self.loss.state_dict(),
-                "torch_rng": torch.get_rng_state(),
-            }
-            save_checkpoint(self.checkpoints, record, state)
-            prune_checkpoints(self.checkpoints, kept=self.run.loop.checkpoints_kept)
-            needed = {self._best_weights(kept.best_epoch) for kept in all_records(self.checkpoints)}
-            for unneeded in set(self.run_folder.glob("best-epoch-*.safetensors")) - needed:
-                unneeded.unlink()
-        self.world.barrier()
-        return CheckpointSaved(step=progress.step, path=str(path))
+        if self.writer is None:
+            return
+        record = CheckpointRecord(
+            step=progress.step,
+            position=progress.position,
+            data_digest=self.data.manifest.digest,
+            best_epoch=progress.best_epoch,
+            best_metric=progress.best_metric,
+            loss_sum=progress.loss_sum,
+            loss_count=progress.loss_count,
+        )
+        state = {"engine": engine_state, "loss": self.loss.state_dict(), "torch_rng": torch.get_rng_state()}
+        self.writer.submit(record, state, self.best, due_s=due_s)
 
     def finish(self, run_id: str, progress: Progress) -> RunFinished:
         """Load the best weights, calibrate on validation, read the test split once, write the bundle."""
         self.watch("evaluate", progress.step)
         best = self.engine.whole()
-        load_weights_into(best, self._best_weights(progress.best_epoch))
+        best.load_state_dict(self.best)
         on_validation = self._predict(best, self.run.data.validation_split)
         on_test = self._predict(best, self.run.data.test_split)
         record = BundleRecord(
@@ -369,7 +408,3 @@ class _Setup:
         if predictions is None or split is None:
             return None
         return evaluate(predictions, split=split, majority_level=self.data.majority_level)
-
-    def _best_weights(self, epoch: int) -> Path:
-        """Named by epoch, so that a checkpoint and the best weights it speaks of stay together whenever a run is killed."""
-        return self.run_folder / f"best-epoch-{epoch:06d}.safetensors"
