@@ -1,7 +1,7 @@
 """A training job: what a worker does from its rank to the registered model, the same in-process and under Ray Train."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -42,7 +42,8 @@ class TrainingJob:
 
     run_id: the name a person uses. stage: where this is a stage of that run, which; also the name of its folder below the
     run's. tags: further tags of its MLflow run; registers: whether its bundle becomes a version, which one that a later
-    stage starts from does not.
+    stage starts from does not. checkpoints: a folder or s3://bucket/prefix that may be shared by runs, "" for the run's own
+    folder.
     """
 
     run: RunConfig
@@ -56,11 +57,18 @@ class TrainingJob:
     stage: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     registers: bool = True
+    checkpoints: str = ""
 
     @property
     def mlflow_name(self) -> str:
         """The name of its MLflow run, which a stage does not share with the run it is of."""
         return f"{self.run_id}-{self.stage}" if self.stage else self.run_id
+
+    @property
+    def checkpoints_at(self) -> str | None:
+        """Where its checkpoints lie, None for below its run's folder: one address serves all runs and stages."""
+        parts = [self.checkpoints.rstrip("/"), self.run_id, *([self.stage] if self.stage else [])]
+        return "/".join(parts) if self.checkpoints else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +115,7 @@ def write_run_json(job: TrainingJob, configured: dict[str, Any], *, digest: str)
         "stage": job.stage,
         "workers": job.workers,
         "gpus_per_worker": job.gpus_per_worker,
+        "checkpoints": job.checkpoints,
     }
     try:
         write_whole(path, json.dumps(content, indent=2).encode() + b"\n")
@@ -139,6 +148,7 @@ def job_again(content: dict[str, Any], run: RunConfig, run_folder: Path, *, data
         mlflow_uri=mlflow_uri,
         workers=int(content["workers"]),
         gpus_per_worker=float(content["gpus_per_worker"]),
+        checkpoints=str(content.get("checkpoints", "")),
     )
 
 
@@ -171,6 +181,7 @@ def run_worker(
     device: torch.device,
     listeners: tuple[Listener, ...] = (),
     stop_after_step: int | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> JobResult | None:
     """One worker's share of the job. The first worker logs to events.jsonl and MLflow and registers the bundle.
 
@@ -186,6 +197,8 @@ def run_worker(
         device=device,
         cache=job.cache,
         stop_after_step=stop_after_step,
+        should_stop=should_stop,
+        checkpoints=job.checkpoints_at,
     )
     if not world.is_first:
         share()

@@ -146,7 +146,7 @@ class Checkpoints:
         if record.best_epoch:
             name = _best_name(record.best_epoch)
             there = next((known.files[name] for known in self._records.values() if name in known.files), None)
-            files[name] = there or self._put_file(name, lambda file: file.write(save(best)))
+            files[name] = there or self._put_file(name, lambda file: file.write(save(_contiguous(best))))
         name = _state_name(record.step)
         files[name] = self._put_file(name, lambda file: torch.save(state, file))
         whole = record.sealed(files)
@@ -259,6 +259,11 @@ def read_state(content: bytes) -> dict[str, Any]:
 def read_weights(content: bytes) -> dict[str, Tensor]:
     """The weights of a best epoch."""
     return load(content)
+
+
+def _contiguous(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As safetensors wants them: no two in one memory, no strides."""
+    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
 
 
 def folder_name(step: int) -> str:

@@ -19,6 +19,7 @@ class HostBuffers:
 
     def __init__(self) -> None:
         self._storages: list[UntypedStorage] = []
+        self._views: dict[tuple[Any, ...], Tensor] = {}  # to make one takes longer than to copy a small tensor
 
     def copy(self, state: dict[str, Any]) -> dict[str, Any]:
         """`state` on the CPU: the same nesting, dtypes, shapes and strides; tensors that share memory share it in the copy.
@@ -26,7 +27,7 @@ class HostBuffers:
         state: dicts, lists and tuples of tensors, and of plain values, which are taken over as they are.
         """
         with torch.no_grad():
-            copying = _Copying(self._storages)
+            copying = _Copying(self._storages, self._views)
             copied: dict[str, Any] = copying.of(state)
         del self._storages[copying.num_used :]
         if copying.on_gpu:
@@ -37,15 +38,15 @@ class HostBuffers:
 class _Copying:
     """One pass over a state, which takes the buffers in turn: a state of the same form finds each of its own size."""
 
-    def __init__(self, storages: list[UntypedStorage]) -> None:
-        self._storages = storages
-        self._copies: dict[tuple[str, int, int], UntypedStorage] = {}
+    def __init__(self, storages: list[UntypedStorage], views: dict[tuple[Any, ...], Tensor]) -> None:
+        self._storages, self._views = storages, views
+        self._numbers: dict[tuple[torch.device, int], int] = {}  # of a storage that was met: which buffer has its copy
         self.num_used = 0
         self.on_gpu = False
 
     def of(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            return self._tensor(value)
+            return self._tensor(value) if value.layout == torch.strided else value.detach().to("cpu", copy=True)
         if isinstance(value, dict):
             copied = copy.copy(value)  # a module's state_dict carries versions as an attribute
             for key, item in value.items():
@@ -56,25 +57,29 @@ class _Copying:
         return value
 
     def _tensor(self, tensor: Tensor) -> Tensor:
-        if tensor.layout != torch.strided:
-            return tensor.detach().to("cpu", copy=True)
         storage = tensor.untyped_storage()
-        key = (str(tensor.device), storage.data_ptr(), storage.nbytes())
-        if key not in self._copies:
-            self._copies[key] = self._storage(storage)
-        view = torch.empty(0, dtype=tensor.dtype)
-        return view.set_(self._copies[key], tensor.storage_offset(), tensor.size(), tensor.stride())
+        place = (tensor.device, storage.data_ptr())
+        number = self._numbers.get(place)
+        if number is None or not place[1]:  # all empty storages lie at 0
+            number = self._numbers[place] = self._copied(storage)
+        form = (number, tensor.dtype, tensor.storage_offset(), tensor.shape, tensor.stride())
+        view = self._views.get(form)
+        if view is None:
+            view = self._views[form] = torch.empty(0, dtype=tensor.dtype).set_(self._storages[number], *form[2:])
+        return view
 
-    def _storage(self, storage: UntypedStorage) -> UntypedStorage:
-        is_gpu = storage.device.type == "cuda"
+    def _copied(self, storage: UntypedStorage) -> int:
+        """Copy into the next buffer, made anew where it has another size; returns its number."""
+        is_gpu, size_bytes = storage.device.type == "cuda", storage.nbytes()
         number, self.num_used = self.num_used, self.num_used + 1
-        if number == len(self._storages) or self._storages[number].nbytes() != storage.nbytes():
-            new = torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=is_gpu).untyped_storage()
+        if number == len(self._storages) or self._storages[number].nbytes() != size_bytes:
+            self._views.clear()
+            new = torch.empty(size_bytes, dtype=torch.uint8, pin_memory=is_gpu).untyped_storage()
             self._storages[number : number + 1] = [new]
-        copied = self._storages[number]
+        held = self._storages[number]
         if storage.device.type == "cpu":
-            ctypes.memmove(copied.data_ptr(), storage.data_ptr(), storage.nbytes())
+            ctypes.memmove(held.data_ptr(), storage.data_ptr(), size_bytes)
         else:
-            copied.copy_(storage, non_blocking=is_gpu)
+            held.copy_(storage, non_blocking=is_gpu)
             self.on_gpu = self.on_gpu or is_gpu
-        return copied
+        return number

@@ -3,24 +3,22 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from data_shards.errors import ConfigError, ModelError, Stopped
+from data_shards.errors import ConfigError, ModelError
 from data_shards.listing import Extractors
 from data_shards.reading.loader import Batch
 from data_shards.sample import FRAMES
 from data_shards.storage.shard_cache import CacheSettings
-from data_shards.storage.store import Store, open_store
+from data_shards.storage.store import Store
 from training.augment import augment
 from training.bundle import BUNDLE_VERSION, BundleRecord, read_record, save_bundle
-from training.checkpoint import NOTHING_FOUND, CheckpointRecord, Checkpoints, read_state, read_weights
-from training.checkpoint_writer import CheckpointWriter
+from training.checkpoint import CheckpointRecord, read_state, read_weights
 from training.commit import current_commit
 from training.config import RunConfig
 from training.engine import DIVERGED, Engine, MakeEngine, TorchEngine, lr_at
@@ -31,6 +29,7 @@ from training.metrics import Evaluation
 from training.model_card import notice_of
 from training.models import MODELS, EngagementModel
 from training.run_data import RunData
+from training.saving import RunCheckpoints, checkpoint_store
 from training.starting import Start, prepare
 from training.world import World
 
@@ -97,13 +96,14 @@ def train(
         record = read_record(bundle)
         tell(RunFinished(bundle=str(bundle), best_epoch=record.best_epoch, test=record.test))
         return bundle
-    store = _store(checkpoints, run_folder)
-    with closing(_Setup(run, data, run_folder, world, device, cache, make_engine, watch, store)) as setup, setup.writing(tell):
+    store = checkpoint_store(checkpoints, run_folder)
+    with closing(_Setup(run, data, run_folder, world, device, cache, make_engine, watch, store)) as setup:
         progress = setup.resume()
         tell(setup.started(run_id, progress))
         if progress.step == 0:
             setup.fill_loss()
-        with closing(setup.data.batches(setup.engine.model, progress.position)) as batches:
+        batches = setup.data.batches(setup.engine.model, progress.position)
+        with closing(batches), setup.checkpoints.writing(tell):
             while progress.step < setup.total_steps:
                 tell(setup.step(batches, progress, should_stop))
                 epoch_ended = setup.ends_epoch(progress)
@@ -111,22 +111,16 @@ def train(
                     tell(setup.finish_epoch(progress))
                 if epoch_ended or progress.stopping or setup.checkpoint_due(progress, stop_after_step):
                     setup.checkpoint(progress)
-                setup.tell_news(tell)
+                setup.checkpoints.tell_news(tell)
                 if progress.step == setup.total_steps:
                     break  # nothing is left to stop
                 if progress.stopping:
-                    raise setup.stopped(run_id, progress, tell)
+                    raise setup.checkpoints.stopped(run_id, progress.step, tell)
                 if progress.step == stop_after_step:
                     return None
         finished = setup.finish(run_id, progress)
     tell(finished)
     return Path(finished.bundle)
-
-
-def _store(checkpoints: str | Path | Store | None, run_folder: Path) -> Store:
-    if checkpoints is None:
-        return open_store(run_folder / "checkpoints")
-    return open_store(checkpoints) if isinstance(checkpoints, (str, Path)) else checkpoints
 
 
 def _teller(listeners: Sequence[Listener]) -> Listener:
@@ -159,11 +153,9 @@ class _Setup:
         self.total_steps = math.ceil(run.loop.epochs * self.epoch_length / run.loop.global_batch)
         torch.manual_seed(run.seed)  # the first weights: the same on every worker
         model = MODELS[run.model.name](run.model, len(self.data.level_names))
-        self.checkpoints = Checkpoints(store, kept=run.loop.checkpoints_kept, scratch=run_folder / "outgoing")
-        self.writer: CheckpointWriter | None = None
-        self.best: dict[str, Tensor] = {}
-        self.found = world.from_first(self.checkpoints.find)
-        if self.found.record is None:
+        scratch = run_folder / "outgoing"
+        self.checkpoints = RunCheckpoints(store, kept=run.loop.checkpoints_kept, scratch=scratch, world=world)
+        if self.checkpoints.is_new:
             self.start = prepare(model, run)
         else:  # the checkpoint holds all weights: what the run started from need not be there any more
             self.start = Start()
@@ -173,9 +165,7 @@ class _Setup:
         self.loss.start(self.engine.whole(), world)
 
     def resume(self) -> Progress:
-        (record, state_bytes, best_bytes, skipped), self.found = self.found, NOTHING_FOUND  # its bytes are not needed twice
-        if self.world.is_first:
-            self.checkpoints.clean()
+        record, state_bytes, best_bytes, skipped = self.checkpoints.take_found()
         if record is None or state_bytes is None:
             return Progress(skipped=skipped)
         if record.data_digest != self.data.manifest.digest:
@@ -189,45 +179,13 @@ class _Setup:
             self.loss.load_state_dict(state["loss"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise ModelError(
-                f"{self.checkpoints.store.uri}: the checkpoint of step {record.step} is not of this run's model "
+                f"{self.checkpoints.uri}: the checkpoint of step {record.step} is not of this run's model "
                 f"({str(error).splitlines()[0][:120]}); use the recipe and settings that it was started with"
             ) from None
         torch.set_rng_state(state["torch_rng"])
-        self.best = read_weights(best_bytes) if best_bytes else {}
+        self.checkpoints.best = read_weights(best_bytes) if best_bytes else {}
         fields = ("step", "position", "best_epoch", "best_metric", "loss_sum", "loss_count")
         return Progress(**{name: getattr(record, name) for name in fields}, skipped=skipped)
-
-    @contextmanager
-    def writing(self, tell: Listener) -> Iterator[None]:
-        """Have a writer of checkpoints on the first worker; when the block ends, what it has is written and told."""
-        self.writer = CheckpointWriter(self.checkpoints) if self.world.is_first else None
-        try:
-            yield
-        except Exception:
-            self.drain(tell, retry=False)
-            raise
-        except BaseException:
-            if self.writer is not None:
-                self.writer.abandon()
-            raise
-        self.drain(tell, retry=False)
-
-    def drain(self, tell: Listener, *, retry: bool) -> None:
-        if self.writer is not None:
-            self.writer.drain(retry=retry)
-        self.tell_news(tell)
-
-    def tell_news(self, tell: Listener) -> None:
-        """Say which checkpoints were written meanwhile, and which could not be."""
-        for event in self.writer.news() if self.writer is not None else ():
-            tell(event)
-
-    def stopped(self, run_id: str, progress: Progress, tell: Listener) -> Stopped:
-        """What a run that was asked to stop raises, on all workers once the first has written the checkpoint."""
-        self.drain(tell, retry=True)
-        last = self.world.from_first(lambda: self.writer.saved_step if self.writer else 0)
-        there = "there" if last == progress.step else f"step {last}, its last checkpoint that could be written"
-        return Stopped(f"run {run_id}: stopped at step {progress.step}; `rapt train --resume {run_id}` goes on from {there}")
 
     def started(self, run_id: str, progress: Progress) -> RunStarted:
         return RunStarted(
@@ -316,11 +274,7 @@ class _Setup:
         is_best = metric is None or progress.best_metric is None or metric > progress.best_metric
         if is_best:
             progress.best_epoch, progress.best_metric = epoch, metric
-            # a copy that stays: the writer may still be busy with the one before
-            weights = self.engine.whole().state_dict()
-            self.best = {
-                name: w.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for name, w in weights.items()
-            }
+            self.checkpoints.keep_best(self.engine.whole().state_dict())
         train_loss = progress.loss_sum / max(1, progress.loss_count)
         progress.loss_sum, progress.loss_count = 0.0, 0
         return EpochDone(epoch=epoch, step=progress.step, train_loss=train_loss, validation=validation, is_best=is_best)
@@ -334,8 +288,6 @@ class _Setup:
         due_s = time.perf_counter()
         self.watch("checkpoint", progress.step)
         engine_state = self.engine.state()
-        if self.writer is None:
-            return
         record = CheckpointRecord(
             step=progress.step,
             position=progress.position,
@@ -346,13 +298,13 @@ class _Setup:
             loss_count=progress.loss_count,
         )
         state = {"engine": engine_state, "loss": self.loss.state_dict(), "torch_rng": torch.get_rng_state()}
-        self.writer.submit(record, state, self.best, due_s=due_s)
+        self.checkpoints.submit(record, state, due_s=due_s)
 
     def finish(self, run_id: str, progress: Progress) -> RunFinished:
         """Load the best weights, calibrate on validation, read the test split once, write the bundle."""
         self.watch("evaluate", progress.step)
         best = self.engine.whole()
-        best.load_state_dict(self.best)
+        best.load_state_dict(self.checkpoints.best)
         on_validation = self._predict(best, self.run.data.validation_split)
         on_test = self._predict(best, self.run.data.test_split)
         record = BundleRecord(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cluster.commands.options import cache_option, emotion_option
+from cluster.waiting import StopRequest
 
 if TYPE_CHECKING:
     from training.config import RunConfig
@@ -23,9 +24,12 @@ __all__ = ["evaluate", "promote", "train"]
 @click.option("--address", help="Ray cluster to train on; one is started on this machine otherwise.")
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Change a setting of the recipe; may be repeated.")
 @click.option("--resume", metavar="RUN", help="Go on with an earlier run from its last whole checkpoint.")
+@click.option("--checkpoints", metavar="URI", help="Folder or s3://bucket/prefix for RUN's checkpoints. [default: below RUN]")
 @click.option("--show", is_flag=True, help="Print the resolved recipe and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.make_pass_decorator(StopRequest, ensure=True)
 def train(
+    stop: StopRequest,
     recipe: str | None,
     data: str | None,
     cache_gib: float,
@@ -35,6 +39,7 @@ def train(
     address: str | None,
     settings: tuple[str, ...],
     resume: str | None,
+    checkpoints: str | None,
     show: bool,
     as_json: bool,
 ) -> None:
@@ -48,6 +53,8 @@ def train(
     demo_frames           demo without its temporal part: the baseline to beat
     cmose                 CMOSE's system as published (Wu et al. 2023), in two stages: cmose_visual, cmose_audio
     cmose_short           the same, short and small, for two CPU cores
+
+    With --local, SIGTERM or Ctrl-C ends the step, writes a checkpoint and exits with 143 or 130; a second stops at once.
 
     \b
     Examples:
@@ -96,8 +103,12 @@ def train(
         job = replace(job, workers=workers)
     if gpus_per_worker is not None:
         job = replace(job, gpus_per_worker=gpus_per_worker)
+    if checkpoints is not None:
+        job = replace(job, checkpoints=absolute_uri(checkpoints))
     with TrainingDisplay() as display:
-        launch = partial(run_local, listener=display) if local else partial(run_on_ray, listener=display, address=address)
+        launch = (
+            partial(run_local, listener=display, stop=stop) if local else partial(run_on_ray, listener=display, address=address)
+        )
         result = run_staged(replace(staged, job=job), launch) if staged else launch(job)
     assert result is not None
     record = read_record(result.bundle)

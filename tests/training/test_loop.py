@@ -197,7 +197,7 @@ def test_a_finished_run_is_neither_trained_nor_tested_again(
 def test_a_checkpoint_whose_best_weights_are_lost_is_passed_over(
     tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path
 ) -> None:
-    run = with_settings(tiny_run, ["loop.epochs=2"])
+    run = with_settings(tiny_run, ["loop.epochs=2", "loop.checkpoints_kept=3"])
     whole = run_events(run, simulated_shards, tmp_path / "whole")
     run_events(run, simulated_shards, tmp_path / "run", stop_after_step=3)
     run_events(run, simulated_shards, tmp_path / "run", stop_after_step=6)
