@@ -17,8 +17,8 @@ from cluster.commands.serve import score, serve
 from cluster.commands.shards import shards
 from cluster.commands.submit import submit
 from cluster.commands.train import evaluate, train
-from cluster.waiting import stop_on_sigterm
-from data_shards.errors import ConfigError, RaptError
+from cluster.waiting import StopRequest, stop_on_sigterm
+from data_shards.errors import ConfigError, RaptError, Stopped
 
 __all__ = ["main", "rapt"]
 
@@ -62,8 +62,11 @@ for command in (
 def main() -> None:
     """Run the command; a mistake is one sentence on standard error and a non-zero exit."""
     stop_on_sigterm()
+    stop = StopRequest()
     try:
-        rapt.main(standalone_mode=False, default_map=_settings_file())
+        rapt.main(standalone_mode=False, default_map=_settings_file(), obj=stop)
+    except Stopped as stopped:
+        _end(str(stopped), stop.exit_code)
     except RaptError as error:
         _fail(str(error), 1)
     except click.exceptions.Abort:
@@ -113,9 +116,13 @@ def _check_settings(path: Path, content: Any, group: click.Group, place: str = "
 
 
 def _fail(sentence: str, status: int) -> None:
+    _end(f"Error: {sentence}", status)
+
+
+def _end(sentence: str, status: int) -> None:
     if "ray" in sys.modules:  # a cluster that this command started ends with it
         sys.modules["ray"].shutdown()
-    click.echo(f"Error: {sentence}", err=True)
+    click.echo(sentence, err=True)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)  # not sys.exit: threads of Ray or MLflow would hold a failed process open

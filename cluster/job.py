@@ -45,7 +45,7 @@ class TrainingJob:
     run_id: the name a person uses. stage: where this is a stage of that run, which; also the name of its folder below the
     run's. parent: the MLflow run it is below, tags: further tags of its own; registers: whether its bundle becomes a
     version, which one that a later stage starts from does not. ray_job: the id of the Ray job whose driver launches it, ""
-    where there is none.
+    where there is none. checkpoints: a folder or s3://bucket/prefix that may be shared by runs, "" for the run's own folder.
     """
 
     run: RunConfig
@@ -62,11 +62,18 @@ class TrainingJob:
     registers: bool = True
     ray_job: str = ""
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
+    checkpoints: str = ""
 
     @property
     def mlflow_name(self) -> str:
         """The name of its MLflow run, which a stage does not share with the run it is of."""
         return f"{self.run_id}-{self.stage}" if self.stage else self.run_id
+
+    @property
+    def checkpoints_at(self) -> str | None:
+        """Where its checkpoints lie, None for below its run's folder: one address serves all runs and stages."""
+        parts = [self.checkpoints.rstrip("/"), self.run_id, *([self.stage] if self.stage else [])]
+        return "/".join(parts) if self.checkpoints else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +124,7 @@ def write_run_json(job: TrainingJob, configured: dict[str, Any], *, digest: str)
         "stage": job.stage,
         "workers": job.workers,
         "gpus_per_worker": job.gpus_per_worker,
+        "checkpoints": job.checkpoints,
     }
     try:
         write_whole(path, json.dumps(content, indent=2).encode() + b"\n")
@@ -149,6 +157,7 @@ def job_again(content: dict[str, Any], run: RunConfig, run_folder: Path, *, data
         mlflow_uri=mlflow_uri,
         workers=int(content["workers"]),
         gpus_per_worker=float(content["gpus_per_worker"]),
+        checkpoints=str(content.get("checkpoints", "")),
     )
 
 
@@ -181,6 +190,7 @@ def run_worker(
     device: torch.device,
     listeners: tuple[Listener, ...] = (),
     stop_after_step: int | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> JobResult | None:
     """One worker's share of the job. The first worker logs to events.jsonl and MLflow and registers the bundle.
 
@@ -197,6 +207,8 @@ def run_worker(
         cache=job.cache,
         stop_after_step=stop_after_step,
         make_engine=engine_for(job.run),
+        should_stop=should_stop,
+        checkpoints=job.checkpoints_at,
     )
     if not world.is_first:
         with _watched(job, lambda sentence: None):

@@ -6,12 +6,13 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cluster.job import JobResult, TrainingJob, run_worker, save_job
 from cluster.ray_address import join_address
-from cluster.waiting import stop_on_sigterm
+from cluster.waiting import StopRequest, stop_on_sigterm
 from data_shards.errors import ConfigError, RaptError, ServiceError
 from training.events import Listener, parse_event
 from training.world import World
@@ -21,13 +22,22 @@ __all__ = ["connect_ray", "disconnect_ray", "run_local", "run_on_ray"]
 _POLL_S = 0.25
 
 
-def run_local(job: TrainingJob, listener: Listener, *, stop_after_step: int | None = None) -> JobResult | None:
-    """Train in this process, on a GPU where there is one. None where stop_after_step ended the run early."""
+def run_local(
+    job: TrainingJob, listener: Listener, *, stop: StopRequest | None = None, stop_after_step: int | None = None
+) -> JobResult | None:
+    """Train in this process, on a GPU where there is one. None where stop_after_step ended the run early.
+
+    stop: where it is given, SIGTERM and Ctrl-C ask it while the job runs; Stopped is raised where it was asked.
+    """
     import torch
 
     job = save_job(job)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return run_worker(job, world=World(), device=device, listeners=(listener,), stop_after_step=stop_after_step)
+    share = partial(run_worker, job, world=World(), device=device, listeners=(listener,), stop_after_step=stop_after_step)
+    if stop is None:
+        return share()
+    with stop.on_signals():
+        return share(should_stop=stop)
 
 
 def connect_ray(address: str | None, *, num_cpus: int) -> None:

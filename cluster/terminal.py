@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from training.events import CheckpointSaved, EpochDone, Event, Notice, RunFinished, RunStarted, StepDone
+from training.events import CheckpointFailed, CheckpointSaved, EpochDone, Event, Notice, RunFinished, RunStarted, StepDone
 from training.metrics import Evaluation
 from training.reproduction.table import Table as ReproducedTable
 from training.reproduction.table import cells_of, headings_of
@@ -91,7 +91,7 @@ class TrainingDisplay:
             if event.num_frozen:
                 progress_console.print(f"{event.num_frozen:,} parameters are frozen")
             for name in event.skipped:
-                progress_console.print(f"checkpoint {name} is damaged and was passed over", style="yellow")
+                progress_console.print(f"checkpoint {name} is damaged or half written, and was passed over", style="yellow")
         elif isinstance(event, StepDone):
             # a running mean over about ten steps, for the eye; the log and MLflow hold every step
             self._loss = event.loss if self._loss != self._loss else 0.9 * self._loss + 0.1 * event.loss
@@ -104,6 +104,8 @@ class TrainingDisplay:
             self._bar.update(self._task, figures=f"finished, best epoch {event.best_epoch}")
         elif isinstance(event, Notice):
             progress_console.print(event.sentence, style="yellow")
+        elif isinstance(event, CheckpointFailed):
+            progress_console.print(f"checkpoint of step {event.step} is not there: {event.reason}", style="yellow")
         elif isinstance(event, CheckpointSaved):
             pass
 

@@ -9,6 +9,7 @@ from data_shards.schema import Stored
 from training.metrics import Evaluation
 
 __all__ = [
+    "CheckpointFailed",
     "CheckpointSaved",
     "EpochDone",
     "Event",
@@ -23,7 +24,8 @@ __all__ = [
 
 
 class RunStarted(Stored):
-    """The run is set up; start_step is above 0 where it resumed. skipped: damaged checkpoints that were passed over.
+    """The run is set up; start_step is above 0 where it resumed. skipped: checkpoints that were
+    damaged or half written, and passed over.
 
     num_dropped: training clips that the label view gives no level, or that lack what the run trains on. num_frozen:
     parameters that do not train. fresh: weights that `starts_from` has not; unused: weights of it that the model has not.
@@ -70,9 +72,21 @@ class EpochDone(Stored):
 
 
 class CheckpointSaved(Stored):
+    """A checkpoint is there, whole. took_s: since it was due; stall_s: how long training waited for it, its copy."""
+
     kind: Literal["checkpoint"] = "checkpoint"
     step: int
     path: str
+    took_s: float = 0.0
+    stall_s: float = 0.0
+
+
+class CheckpointFailed(Stored):
+    """A checkpoint could not be written. The run goes on, the last good one stays, the next is tried."""
+
+    kind: Literal["checkpoint_failed"] = "checkpoint_failed"
+    step: int
+    reason: str
 
 
 class RunFinished(Stored):
@@ -91,7 +105,7 @@ class Notice(Stored):
     sentence: str
 
 
-Event = RunStarted | StepDone | EpochDone | CheckpointSaved | RunFinished | Notice
+Event = RunStarted | StepDone | EpochDone | CheckpointSaved | CheckpointFailed | RunFinished | Notice
 Listener = Callable[[Event], None]
 
 _KINDS: dict[str, type[Event]] = {
@@ -99,6 +113,7 @@ _KINDS: dict[str, type[Event]] = {
     "step": StepDone,
     "epoch": EpochDone,
     "checkpoint": CheckpointSaved,
+    "checkpoint_failed": CheckpointFailed,
     "run_finished": RunFinished,
     "notice": Notice,
 }

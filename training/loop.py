@@ -1,41 +1,35 @@
 """The training loop: plain PyTorch over an Engine, alike in-process and under Ray Train. `train` reads as the story of a run."""
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from data_shards.errors import ConfigError, ModelError, Stopped
+from data_shards.errors import ConfigError, ModelError
 from data_shards.listing import Extractors
 from data_shards.reading.loader import Batch
 from data_shards.sample import FRAMES
 from data_shards.storage.shard_cache import CacheSettings
+from data_shards.storage.store import Store
 from training.augment import augment
-from training.bundle import BUNDLE_VERSION, BundleRecord, load_weights_into, read_record, save_bundle, save_weights
-from training.checkpoint import (
-    CheckpointRecord,
-    all_records,
-    latest_checkpoint,
-    load_checkpoint,
-    prune_checkpoints,
-    save_checkpoint,
-)
+from training.bundle import BUNDLE_VERSION, BundleRecord, read_record, save_bundle
+from training.checkpoint import CheckpointRecord, read_state, read_weights
 from training.commit import current_commit
 from training.config import RunConfig
 from training.engine import DIVERGED, Engine, MakeEngine, TorchEngine, lr_at
 from training.evaluate import Predictions, evaluate, fit_temperature, predict
-from training.events import CheckpointSaved, EpochDone, Event, Listener, RunFinished, RunStarted, StepDone
+from training.events import EpochDone, Event, Listener, RunFinished, RunStarted, StepDone
 from training.losses import LOSSES, EngagementLoss
 from training.metrics import Evaluation
 from training.model_card import notice_of
 from training.models import MODELS, EngagementModel
 from training.run_data import RunData
+from training.saving import RunCheckpoints, checkpoint_store
 from training.starting import Start, prepare
 from training.world import World
 
@@ -82,13 +76,18 @@ def train(
     make_engine: MakeEngine = TorchEngine,
     should_stop: Callable[[], bool] = _never,
     watch: Watch = _unwatched,
+    checkpoints: str | Path | Store | None = None,
 ) -> Path | None:
     """Train `run` on the shards at `data`, a folder or s3://bucket/prefix; returns the bundle's folder.
 
-    Everything is written below run_folder, which all workers share. A run_folder with checkpoints is resumed from its
-    last whole one; one that has its bundle is finished, and is neither trained nor tested again. stop_after_step ends
-    the run early, with a checkpoint and no bundle (None is returned). cache: where shards of a bucket are kept.
-    should_stop: asked after each step on every worker; where one of them says so, all write a checkpoint and raise Stopped.
+    The bundle is written below run_folder. checkpoints: where they lie, a folder or s3://bucket/prefix of this run alone;
+    run_folder/checkpoints where it is None. Only the first worker reads and writes there, and hands the others what it read.
+    A run that has checkpoints goes on from its last good one, also where run_folder is new; one that has its bundle is
+    finished, and is neither trained nor tested again. stop_after_step ends the run early, with a checkpoint and no bundle
+    (None is returned). cache: where shards of a bucket are kept.
+    should_stop: asked after each step on every worker; where one of them says so, all end the step, and where it ended an
+    epoch its validation, a checkpoint is copied and written, which takes checkpoint_writer.DRAIN_S at most, and Stopped is
+    raised. An error also waits for the last checkpoint; KeyboardInterrupt does not.
     """
     world, device = world or World(), device or torch.device("cpu")
     tell = _teller(listeners if world.is_first else ())
@@ -97,25 +96,26 @@ def train(
         record = read_record(bundle)
         tell(RunFinished(bundle=str(bundle), best_epoch=record.best_epoch, test=record.test))
         return bundle
-    with closing(_Setup(run, data, run_folder, world, device, cache, make_engine, watch)) as setup:
+    store = checkpoint_store(checkpoints, run_folder)
+    with closing(_Setup(run, data, run_folder, world, device, cache, make_engine, watch, store)) as setup:
         progress = setup.resume()
         tell(setup.started(run_id, progress))
         if progress.step == 0:
             setup.fill_loss()
-        with closing(setup.data.batches(setup.engine.model, progress.position)) as batches:
+        batches = setup.data.batches(setup.engine.model, progress.position)
+        with closing(batches), setup.checkpoints.writing(tell):
             while progress.step < setup.total_steps:
                 tell(setup.step(batches, progress, should_stop))
                 epoch_ended = setup.ends_epoch(progress)
                 if epoch_ended:
                     tell(setup.finish_epoch(progress))
                 if epoch_ended or progress.stopping or setup.checkpoint_due(progress, stop_after_step):
-                    tell(setup.checkpoint(progress))
+                    setup.checkpoint(progress)
+                setup.checkpoints.tell_news(tell)
                 if progress.step == setup.total_steps:
                     break  # nothing is left to stop
                 if progress.stopping:
-                    raise Stopped(
-                        f"run {run_id}: stopped at step {progress.step}; `rapt train --resume {run_id}` goes on from there"
-                    )
+                    raise setup.checkpoints.stopped(run_id, progress.step, tell)
                 if progress.step == stop_after_step:
                     return None
         finished = setup.finish(run_id, progress)
@@ -144,6 +144,7 @@ class _Setup:
         cache: CacheSettings | None,
         make_engine: MakeEngine,
         watch: Watch,
+        store: Store,
     ) -> None:
         self.run_folder, self.world, self.device, self.watch = run_folder, world, device, watch
         self.data = RunData(run, data, world, device, cache)
@@ -152,9 +153,9 @@ class _Setup:
         self.total_steps = math.ceil(run.loop.epochs * self.epoch_length / run.loop.global_batch)
         torch.manual_seed(run.seed)  # the first weights: the same on every worker
         model = MODELS[run.model.name](run.model, len(self.data.level_names))
-        self.checkpoints = run_folder / "checkpoints"
-        self.found = latest_checkpoint(self.checkpoints)
-        if self.found[0] is None:
+        scratch = run_folder / "outgoing"
+        self.checkpoints = RunCheckpoints(store, kept=run.loop.checkpoints_kept, scratch=scratch, world=world)
+        if self.checkpoints.is_new:
             self.start = prepare(model, run)
         else:  # the checkpoint holds all weights: what the run started from need not be there any more
             self.start = Start()
@@ -166,24 +167,27 @@ class _Setup:
         self.loss.start(self.engine.whole(), world)
 
     def resume(self) -> Progress:
-        path, record, damaged = self.found
-        self.world.barrier()  # all have looked before the first worker cleans up
-        if self.world.is_first:
-            for name in damaged:  # else they would count as newest when old ones are pruned
-                shutil.rmtree(self.checkpoints / name)
-        if path is None or record is None:
-            return Progress(skipped=damaged)
+        record, state_bytes, best_bytes, skipped = self.checkpoints.take_found()
+        if record is None or state_bytes is None:
+            return Progress(skipped=skipped)
         if record.data_digest != self.data.manifest.digest:
             raise ConfigError(
                 f"{self.run_folder}: this run was trained on data {record.data_digest[:12]}, {self.data.uri} is "
                 f"{self.data.manifest.digest[:12]}; name the data it was started with, or start a new run"
             )
-        state = load_checkpoint(path)
-        self.engine.load_state(state["engine"])
-        self.loss.load_state_dict(state.get("loss", {}))  # runs from before losses had a state have none
+        state = read_state(state_bytes)
+        try:
+            self.engine.load_state(state["engine"])
+            self.loss.load_state_dict(state["loss"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ModelError(
+                f"{self.checkpoints.uri}: the checkpoint of step {record.step} is not of this run's model "
+                f"({str(error).splitlines()[0][:120]}); use the recipe and settings that it was started with"
+            ) from None
         torch.set_rng_state(state["torch_rng"])
+        self.checkpoints.best = read_weights(best_bytes) if best_bytes else {}
         fields = ("step", "position", "best_epoch", "best_metric", "loss_sum", "loss_count")
-        return Progress(**{name: getattr(record, name) for name in fields}, skipped=damaged)
+        return Progress(**{name: getattr(record, name) for name in fields}, skipped=skipped)
 
     def started(self, run_id: str, progress: Progress) -> RunStarted:
         return RunStarted(
@@ -272,9 +276,7 @@ class _Setup:
         is_best = metric is None or progress.best_metric is None or metric > progress.best_metric
         if is_best:
             progress.best_epoch, progress.best_metric = epoch, metric
-            whole = self.engine.whole()
-            if self.world.is_first:
-                save_weights(self._best_weights(epoch), whole)
+            self.checkpoints.keep_best(self.engine.whole().state_dict())
         train_loss = progress.loss_sum / max(1, progress.loss_count)
         progress.loss_sum, progress.loss_count = 0.0, 0
         return EpochDone(epoch=epoch, step=progress.step, train_loss=train_loss, validation=validation, is_best=is_best)
@@ -283,39 +285,28 @@ class _Setup:
         every = self.run.loop.checkpoint_every_steps
         return progress.step == stop_after_step or bool(every and progress.step % every == 0)
 
-    def checkpoint(self, progress: Progress) -> CheckpointSaved:
+    def checkpoint(self, progress: Progress) -> None:
+        """Copy the state, and have it written while training goes on."""
+        due_s = time.perf_counter()
         self.watch("checkpoint", progress.step)
-        path = self.checkpoints / f"step-{progress.step:08d}"
         engine_state = self.engine.state()
-        if self.world.is_first:
-            record = CheckpointRecord(
-                step=progress.step,
-                position=progress.position,
-                data_digest=self.data.manifest.digest,
-                best_epoch=progress.best_epoch,
-                best_metric=progress.best_metric,
-                loss_sum=progress.loss_sum,
-                loss_count=progress.loss_count,
-                state_sha256="",
-            )
-            state: dict[str, Any] = {
-                "engine": engine_state,
-                "loss": self.loss.state_dict(),
-                "torch_rng": torch.get_rng_state(),
-            }
-            save_checkpoint(self.checkpoints, record, state)
-            prune_checkpoints(self.checkpoints, kept=self.run.loop.checkpoints_kept)
-            needed = {self._best_weights(kept.best_epoch) for kept in all_records(self.checkpoints)}
-            for unneeded in set(self.run_folder.glob("best-epoch-*.safetensors")) - needed:
-                unneeded.unlink()
-        self.world.barrier()
-        return CheckpointSaved(step=progress.step, path=str(path))
+        record = CheckpointRecord(
+            step=progress.step,
+            position=progress.position,
+            data_digest=self.data.manifest.digest,
+            best_epoch=progress.best_epoch,
+            best_metric=progress.best_metric,
+            loss_sum=progress.loss_sum,
+            loss_count=progress.loss_count,
+        )
+        state = {"engine": engine_state, "loss": self.loss.state_dict(), "torch_rng": torch.get_rng_state()}
+        self.checkpoints.submit(record, state, due_s=due_s)
 
     def finish(self, run_id: str, progress: Progress) -> RunFinished:
         """Load the best weights, calibrate on validation, read the test split once, write the bundle."""
         self.watch("evaluate", progress.step)
         best = self.engine.whole()
-        load_weights_into(best, self._best_weights(progress.best_epoch))
+        best.load_state_dict(self.checkpoints.best)
         on_validation = self._predict(best, self.run.data.validation_split)
         on_test = self._predict(best, self.run.data.test_split)
         record = BundleRecord(
@@ -372,7 +363,3 @@ class _Setup:
         if predictions is None or split is None:
             return None
         return evaluate(predictions, split=split, majority_level=self.data.majority_level)
-
-    def _best_weights(self, epoch: int) -> Path:
-        """Named by epoch, so that a checkpoint and the best weights it speaks of stay together whenever a run is killed."""
-        return self.run_folder / f"best-epoch-{epoch:06d}.safetensors"

@@ -1,13 +1,18 @@
 """Which worker this is, and the few things workers say to each other. `World()` is one process alone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from data_shards.errors import RaptError
+
 __all__ = ["World"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,21 @@ class World:
         items: list[Any] = [None] * self.size
         dist.all_gather_object(items, item)
         return items
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` gives on the first worker, on every worker; a RaptError that it raises there is raised on all."""
+        if self.size == 1:
+            return make()
+        answer: list[Any] = [None]
+        if self.is_first:
+            try:
+                answer = [make()]
+            except RaptError as error:
+                answer = [error]
+        dist.broadcast_object_list(answer)
+        if isinstance(answer[0], RaptError):
+            raise answer[0]
+        return answer[0]  # type: ignore[no-any-return]  # what came is what was sent
 
     def stack(self, values: Tensor) -> Tensor:
         """Every worker's tensor, all of one shape, stacked along a new first axis in rank order; without gradient."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cluster.commands.options import cache_option
+from cluster.waiting import StopRequest
 
 if TYPE_CHECKING:
     from training.config import RunConfig
@@ -34,9 +35,12 @@ __all__ = ["evaluate", "train"]
 @click.option(
     "--system-metrics-s", default=10.0, type=click.FloatRange(min=0), help="Seconds between a node's CPU, GPU, ...; 0: none."
 )
+@click.option("--checkpoints", metavar="URI", help="Folder or s3://bucket/prefix for RUN's checkpoints. [default: below RUN]")
 @click.option("--show", is_flag=True, help="Print the resolved recipe and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.make_pass_decorator(StopRequest, ensure=True)
 def train(
+    stop: StopRequest,
     recipe: str | None,
     data: str | None,
     cache_gib: float,
@@ -50,6 +54,7 @@ def train(
     run: str | None,
     tracking_wait_s: float,
     system_metrics_s: float,
+    checkpoints: str | None,
     show: bool,
     as_json: bool,
 ) -> None:
@@ -63,6 +68,8 @@ def train(
     demo_frames           demo without its temporal part: the baseline to beat
     cmose                 CMOSE's system as published (Wu et al. 2023), in two stages: cmose_visual, cmose_audio
     cmose_short           the same, short and small, for two CPU cores
+
+    With --local, SIGTERM or Ctrl-C ends the step, writes a checkpoint and exits with 143 or 130; a second stops at once.
 
     \b
     Examples:
@@ -126,8 +133,12 @@ def train(
         job = replace(job, workers=workers)
     if gpus_per_worker is not None:
         job = replace(job, gpus_per_worker=gpus_per_worker)
+    if checkpoints is not None:
+        job = replace(job, checkpoints=absolute_uri(checkpoints))
     with TrainingDisplay() as display:
-        launch = partial(run_local, listener=display) if local else partial(run_on_ray, listener=display, address=address)
+        launch = (
+            partial(run_local, listener=display, stop=stop) if local else partial(run_on_ray, listener=display, address=address)
+        )
         if staged:
             result = run_staged(replace(staged, job=job), launch, notify=lambda sentence: display(Notice(sentence=sentence)))
         else:

@@ -15,9 +15,10 @@ import torch.multiprocessing
 from data_shards.errors import ConfigError, ModelError, Stopped
 from data_shards.manifest import Manifest
 from data_shards.storage.shard_cache import CacheSettings
-from training.checkpoint import latest_checkpoint
+from data_shards.storage.store import LocalStore
+from training.checkpoint import Checkpoints
 from training.config import RunConfig, with_settings
-from training.events import CheckpointSaved, EpochDone, Event, EventLog, RunFinished, RunStarted, StepDone, parse_event
+from training.events import CheckpointFailed, EpochDone, Event, EventLog, RunFinished, RunStarted, StepDone, parse_event
 from training.loop import Phase, train
 from training.world import World
 
@@ -71,8 +72,9 @@ def test_every_phase_of_a_step_is_told(tiny_run: RunConfig, simulated_shards: Sh
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path) -> None:
-    run = with_settings(tiny_run, ["loop.epochs=2", "loop.checkpoint_every_steps=2"])
+    run = with_settings(tiny_run, ["loop.epochs=2", "loop.checkpoints_kept=3"])
     whole = run_events(run, simulated_shards, tmp_path / "whole")
+    run_events(run, simulated_shards, tmp_path / "run", stop_after_step=6)
     run_events(run, simulated_shards, tmp_path / "run", stop_after_step=7)
     newest = tmp_path / "run" / "checkpoints" / "step-00000007" / "state.pt"
     content = bytearray(newest.read_bytes())
@@ -87,15 +89,16 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tiny_run: RunConfig, simulat
 def test_old_checkpoints_are_pruned_and_half_ones_never_count(
     tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path
 ) -> None:
-    run = with_settings(tiny_run, ["loop.checkpoint_every_steps=1", "loop.checkpoints_kept=2"])
-    run_events(run, simulated_shards, tmp_path, stop_after_step=4)
-    checkpoints = tmp_path / "checkpoints"
-    assert sorted(path.name for path in checkpoints.iterdir()) == ["step-00000003", "step-00000004"]
-    (checkpoints / "step-00000009").mkdir()
-    path, record, damaged = latest_checkpoint(checkpoints)
-    assert path is not None
-    assert record is not None
-    assert (path.name, record.position, damaged) == ("step-00000004", 32, ("step-00000009",))
+    run = with_settings(tiny_run, ["loop.checkpoints_kept=2"])
+    for step in (1, 2, 3, 4):
+        run_events(run, simulated_shards, tmp_path, stop_after_step=step)
+    folder = tmp_path / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000003", "step-00000004"]
+    (folder / "step-00000009").mkdir()
+    shutil.copy(folder / "step-00000004" / "state.pt", folder / "step-00000009")
+    found = Checkpoints(LocalStore(folder), kept=2, scratch=tmp_path / "scratch").find()
+    assert found.record is not None
+    assert (found.record.step, found.record.position, found.skipped) == (4, 32, ("step-00000009",))
 
 
 def test_microbatches_add_up_to_the_global_batch(tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path) -> None:
@@ -191,21 +194,28 @@ def test_a_finished_run_is_neither_trained_nor_tested_again(
     assert (tmp_path / "bundle" / "model.safetensors").stat().st_mtime_ns == weights
 
 
-def test_lost_best_weights_are_one_sentence(tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path) -> None:
-    def lose_them(event: Event) -> None:
-        if isinstance(event, CheckpointSaved):
-            next(tmp_path.glob("best-epoch-*.safetensors")).unlink()
-
-    with pytest.raises(ModelError, match=r"best-epoch-000001\.safetensors: the weights cannot be read"):
-        train(tiny_run, simulated_shards[0], tmp_path, run_id="test", listeners=[lose_them])
+def test_a_checkpoint_whose_best_weights_are_lost_is_passed_over(
+    tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path
+) -> None:
+    run = with_settings(tiny_run, ["loop.epochs=2", "loop.checkpoints_kept=3"])
+    whole = run_events(run, simulated_shards, tmp_path / "whole")
+    run_events(run, simulated_shards, tmp_path / "run", stop_after_step=3)
+    run_events(run, simulated_shards, tmp_path / "run", stop_after_step=6)
+    (tmp_path / "run" / "checkpoints" / "best-epoch-000001.safetensors").unlink()
+    rest = run_events(run, simulated_shards, tmp_path / "run")
+    started = next(event for event in rest if isinstance(event, RunStarted))
+    assert (started.start_step, started.skipped) == (3, ("step-00000006", "step-00000005"))
+    assert losses(rest) == losses(whole)[3:]
 
 
 def test_pruning_never_removes_the_only_good_checkpoint(tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path) -> None:
     run = with_settings(tiny_run, ["loop.epochs=2", "loop.checkpoint_every_steps=1", "loop.checkpoints_kept=1"])
     run_events(run, simulated_shards, tmp_path, stop_after_step=4)
-    (tmp_path / "checkpoints" / "step-00000009").mkdir()  # damaged, and newer than what comes next
+    newer = tmp_path / "checkpoints" / "step-00000009"
+    shutil.copytree(tmp_path / "checkpoints" / "step-00000004", newer)  # damaged, and newer than what comes next
+    (newer / "state.pt").write_bytes(b"")
     run_events(run, simulated_shards, tmp_path, stop_after_step=6)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000006"]
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"step-00000006", "best-epoch-000001.safetensors"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount the small disk that this fills")
@@ -215,8 +225,13 @@ def test_a_full_disk_while_training_is_one_sentence(tiny_run: RunConfig, simulat
         pytest.skip("a small disk cannot be mounted here")
     try:
         big = with_settings(tiny_run, ["model.widths=[32,64]"])
-        with pytest.raises(ModelError, match=r"cannot be written .* make room, then resume the run"):
-            train(big, simulated_shards[0], tmp_path / "run", run_id="test")
+        events: list[Event] = []
+        with pytest.raises(ModelError, match=r"cannot be written .* make room, then resume the run"):  # the bundle's weights
+            train(big, simulated_shards[0], tmp_path / "run", run_id="test", listeners=[events.append])
+        assert len([event for event in events if isinstance(event, StepDone)]) == 5
+        failed = [event for event in events if isinstance(event, CheckpointFailed)]
+        assert [event.step for event in failed] == [5]
+        assert "No space left on device" in failed[0].reason
         assert not list((tmp_path / "run").rglob("*partial*"))
     finally:
         subprocess.run(["umount", tmp_path], check=True)
