@@ -1,8 +1,8 @@
 """A training job: what a worker does from its rank to the registered model, the same in-process and under Ray Train."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,8 @@ from data_shards.manifest import read_manifest
 from data_shards.storage.shard_cache import CacheSettings
 from training.commit import current_commit
 from training.config import RunConfig
-from training.events import EventLog, Listener
-from training.loop import train
+from training.events import Event, EventLog, Listener
+from training.loop import Watch, train
 from training.registry import register
 from training.tracking import MlflowTracker
 from training.world import World
@@ -43,6 +43,10 @@ class TrainingJob:
     run_id: the name a person uses. stage: where this is a stage of that run, which; also the name of its folder below the
     run's. tags: further tags of its MLflow run; registers: whether its bundle becomes a version, which one that a later
     stage starts from does not.
+
+    workers: how many are wanted; min_workers: with how few the run goes on, 0 for no fewer than wanted. max_failures: how
+    many times the run starts again after a worker failed. timeout_s: how long workers wait for each other. hang_after_s: how
+    long a worker may stay where it is before it is called hung, unless its steps take longer.
     """
 
     run: RunConfig
@@ -51,7 +55,11 @@ class TrainingJob:
     run_folder: Path
     mlflow_uri: str
     workers: int = 1
+    min_workers: int = 0
     gpus_per_worker: float = 0.0
+    max_failures: int = 3
+    timeout_s: float = 300.0
+    hang_after_s: float = 120.0
     cache: CacheSettings | None = None
     stage: str = ""
     tags: dict[str, str] = field(default_factory=dict)
@@ -61,6 +69,22 @@ class TrainingJob:
     def mlflow_name(self) -> str:
         """The name of its MLflow run, which a stage does not share with the run it is of."""
         return f"{self.run_id}-{self.stage}" if self.stage else self.run_id
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the run goes on with fewer workers than wanted."""
+        return 0 < self.min_workers < self.workers
+
+    def sizes(self) -> list[int]:
+        """The numbers of workers that the run can have: those that can share its batch evenly. ConfigError where none can."""
+        sizes = []
+        for size in range(self.min_workers or self.workers, self.workers + 1):
+            with suppress(ConfigError):
+                self.run.loop.microbatch_for(size)
+                sizes.append(size)
+        if not sizes:
+            self.run.loop.microbatch_for(self.workers)  # says why not
+        return sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +130,7 @@ def write_run_json(job: TrainingJob, configured: dict[str, Any], *, digest: str)
         "run_id": job.run_id,
         "stage": job.stage,
         "workers": job.workers,
+        "min_workers": job.min_workers,
         "gpus_per_worker": job.gpus_per_worker,
     }
     try:
@@ -138,6 +163,7 @@ def job_again(content: dict[str, Any], run: RunConfig, run_folder: Path, *, data
         run_folder=run_folder,
         mlflow_uri=mlflow_uri,
         workers=int(content["workers"]),
+        min_workers=int(content.get("min_workers", 0)),
         gpus_per_worker=float(content["gpus_per_worker"]),
     )
 
@@ -170,11 +196,15 @@ def run_worker(
     world: World,
     device: torch.device,
     listeners: tuple[Listener, ...] = (),
+    first: tuple[Event, ...] = (),
     stop_after_step: int | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    watch: Watch = lambda phase, step: None,
 ) -> JobResult | None:
     """One worker's share of the job. The first worker logs to events.jsonl and MLflow and registers the bundle.
 
-    Returns None on the other workers, and where stop_after_step ended the run before it was whole.
+    first: what is told before the run itself speaks. Returns None on the other workers, and where stop_after_step ended the
+    run before it was whole.
     """
     share = partial(
         train,
@@ -186,6 +216,8 @@ def run_worker(
         device=device,
         cache=job.cache,
         stop_after_step=stop_after_step,
+        should_stop=should_stop,
+        watch=watch,
     )
     if not world.is_first:
         share()
@@ -194,6 +226,10 @@ def run_worker(
     events = EventLog(job.run_folder / "events.jsonl")
     bundle = None
     try:
+        told: tuple[Listener, ...] = (events, *listeners)
+        for event in first:
+            for listener in told:
+                listener(event)
         bundle = share(listeners=(events, tracker, *listeners))
     finally:
         events.close()

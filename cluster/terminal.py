@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from training.events import CheckpointSaved, EpochDone, Event, RunFinished, RunStarted, StepDone
+from training.events import CheckpointSaved, EpochDone, Event, RunFinished, RunStarted, StepDone, WorkersChanged
 from training.metrics import Evaluation
 from training.reproduction.table import Table as ReproducedTable
 from training.reproduction.table import cells_of, headings_of
@@ -102,6 +102,8 @@ class TrainingDisplay:
             progress_console.print(_epoch_line(event))
         elif isinstance(event, RunFinished):
             self._bar.update(self._task, figures=f"finished, best epoch {event.best_epoch}")
+        elif isinstance(event, WorkersChanged) and event.reason:
+            progress_console.print(f"{event.alive} of {counted(event.wanted, 'worker')}: {event.reason}", style="yellow")
         elif isinstance(event, CheckpointSaved):
             pass
 

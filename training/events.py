@@ -17,6 +17,7 @@ __all__ = [
     "RunFinished",
     "RunStarted",
     "StepDone",
+    "WorkersChanged",
     "parse_event",
 ]
 
@@ -83,7 +84,19 @@ class RunFinished(Stored):
     test: Evaluation | None
 
 
-Event = RunStarted | StepDone | EpochDone | CheckpointSaved | RunFinished
+class WorkersChanged(Stored):
+    """How many workers train, of how many wanted: told at the start, after a death, after a resize, and while one waits.
+
+    reason: what happened, in a sentence's words, or "" where nothing did.
+    """
+
+    kind: Literal["workers"] = "workers"
+    alive: int
+    wanted: int
+    reason: str = ""
+
+
+Event = RunStarted | StepDone | EpochDone | CheckpointSaved | RunFinished | WorkersChanged
 Listener = Callable[[Event], None]
 
 _KINDS: dict[str, type[Event]] = {
@@ -92,6 +105,7 @@ _KINDS: dict[str, type[Event]] = {
     "epoch": EpochDone,
     "checkpoint": CheckpointSaved,
     "run_finished": RunFinished,
+    "workers": WorkersChanged,
 }
 
 

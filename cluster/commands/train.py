@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cluster.commands.options import cache_option, emotion_option
+from cluster.commands.worker_range import WORKERS
 
 if TYPE_CHECKING:
     from training.config import RunConfig
@@ -18,8 +19,12 @@ __all__ = ["evaluate", "promote", "train"]
 @click.option("--data", help="Shards: a folder, or s3://bucket/prefix. [required unless --resume]")
 @cache_option
 @click.option("--local", is_flag=True, help="Train in this process, without Ray.")
-@click.option("--workers", type=click.IntRange(1, 4096), help="Ray Train workers; they share the global batch. [default: 1]")
+@click.option(
+    "--workers", type=WORKERS, help="Ray Train workers, which share the global batch; MIN:MAX follows the cluster. [default: 1]"
+)
 @click.option("--gpus-per-worker", type=click.FloatRange(0, 8), help="GPUs each worker gets. [default: 0]")
+@click.option("--max-failures", type=click.IntRange(0), default=3, help="How often workers that failed are started again.")
+@click.option("--timeout-s", type=click.FloatRange(1), default=300.0, help="How long workers wait for each other.")
 @click.option("--address", help="Ray cluster to train on; one is started on this machine otherwise.")
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Change a setting of the recipe; may be repeated.")
 @click.option("--resume", metavar="RUN", help="Go on with an earlier run from its last whole checkpoint.")
@@ -30,8 +35,10 @@ def train(
     data: str | None,
     cache_gib: float,
     local: bool,
-    workers: int | None,
+    workers: tuple[int, int] | None,
     gpus_per_worker: float | None,
+    max_failures: int,
+    timeout_s: float,
     address: str | None,
     settings: tuple[str, ...],
     resume: str | None,
@@ -52,6 +59,7 @@ def train(
     \b
     Examples:
         rapt train demo --data demo-shards --local
+        rapt train resnet_tcn --data daisee-shards --workers 2:8 --max-failures 10
         rapt train resnet_tcn --data daisee-shards --workers 2 --set loop.epochs=1 --set loop.global_batch=4
         rapt train --resume demo-20260101-120000-ab12
     """
@@ -89,11 +97,11 @@ def train(
         folder = run_folder(run_id)
         job = TrainingJob(run=runs[-1], data=absolute_uri(data), run_id=run_id, run_folder=folder, mlflow_uri=mlflow_uri())
         staged = StagedJob(recipe=recipe, runs=runs, job=job) if len(runs) > 1 else None
-    job = replace(job, cache=cache_settings(cache_gib))
+    job = replace(job, cache=cache_settings(cache_gib), max_failures=max_failures, timeout_s=timeout_s)
     if local and (workers or gpus_per_worker or address):
         raise ConfigError("--local trains in this one process; leave it out to use --workers, --gpus-per-worker or --address")
     if workers is not None:
-        job = replace(job, workers=workers)
+        job = replace(job, workers=workers[1], min_workers=workers[0] if workers[0] < workers[1] else 0)
     if gpus_per_worker is not None:
         job = replace(job, gpus_per_worker=gpus_per_worker)
     with TrainingDisplay() as display:
