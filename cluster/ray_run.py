@@ -39,7 +39,7 @@ class RayRun:
         self._job, self._listener, self._should_stop, self._resize_every_s = job, listener, should_stop, resize_every_s
         # how often, and for how long, Ray Train's controller asks a worker that does not answer; its own are 2 s and 10 min
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
-        os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(job.timeout_s)
+        os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(1.5 * job.timeout_s)  # the collectives first
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._relay: Any = ray.remote(Relay).options(num_cpus=0, scheduling_strategy=here).remote(job.workers)
 

@@ -78,8 +78,9 @@ class Watchdog:
         self._heard: dict[int, tuple[Beat, float, float]] = {}  # beat, when it last spoke, when it last moved
         self._reported_at = -1
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
-        self._thread.start()
+        # two threads: a store whose owner is stopped holds whoever asks it for longer than any timeout that it was given
+        for name, target in (("talking", self._talk), ("looking", self._look_on)):
+            threading.Thread(target=target, daemon=True, name=f"watchdog-{name}").start()
 
     def __call__(self, phase: str, step: int) -> None:
         """The worker begins `phase` of `step`."""
@@ -93,13 +94,15 @@ class Watchdog:
 
     def close(self) -> None:
         self._done.set()
-        self._thread.join(timeout=2 * self._tick_s)
 
-    def _watch(self) -> None:
+    def _talk(self) -> None:
         while not self._done.wait(self._tick_s):
             self._ticks += 1
             with suppress(RuntimeError):  # a store that does not answer is itself a finding: the first worker holds it
                 self._exchange()
+
+    def _look_on(self) -> None:
+        while not self._done.wait(self._tick_s):
             self._look()
 
     def _exchange(self) -> None:
@@ -131,7 +134,7 @@ class Watchdog:
             return
         now_s = time.monotonic()
         seen = {}
-        for rank, (beat, spoke_s, moved_s) in self._heard.items():
+        for rank, (beat, spoke_s, moved_s) in list(self._heard.items()):
             # while the store is silent, only the first worker, which holds it, is known to be
             seen[rank] = Seen(beat, (now_s if rank == 0 else self._exchanged_s) - spoke_s, now_s - moved_s)
         seen[self._rank] = Seen(mine, 0.0, still_s)
