@@ -90,12 +90,12 @@ def run_on_ray(
     listener: Listener,
     *,
     address: str | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = lambda: False,
     resize_every_s: float = 30.0,
 ) -> JobResult:
     """Train with up to `job.workers` Ray Train workers, DDP over gloo on CPUs and NCCL on GPUs.
 
-    A failure starts the run again from its last whole checkpoint, `job.max_failures` times. Once should_stop says so, all
+    A failure starts the run again from its last whole checkpoint, `job.max_failures` times. Once `stop` says so, all
     workers write a checkpoint and Stopped is raised. resize_every_s: how often a run that has fewer workers than it wants
     looks for more.
     """
@@ -105,4 +105,4 @@ def run_on_ray(
     _check_resources(job)
     from cluster.ray_run import RayRun
 
-    return RayRun(job, listener, should_stop, resize_every_s).train()
+    return RayRun(job, listener, stop, resize_every_s).train()

@@ -54,13 +54,13 @@ class Link:
             time.sleep(0.001)
 
     def should_stop(self) -> bool:
-        """Whether this worker is to write a checkpoint: SIGTERM, a node that is drained, or an order of the driver."""
+        """Whether this worker is to write a checkpoint: SIGTERM, a node that is drained, the driver's order or its end."""
         if not self._cause:
             if _sigterm_at.is_set():
                 self._cause = f"worker {self._rank} got SIGTERM"
             elif _drain_notice() is not None:
                 self._cause = "a node is being taken away"
-        return bool(self._order or self._cause)
+        return bool(self._order or self._cause or self._is_lost)
 
     def leave(self, how: Literal["result", "refused", "stopped"], what: Any) -> None:
         """Bring the rest, then how this worker ended."""

@@ -17,9 +17,9 @@ class WorkerRange(click.ParamType[tuple[int, int]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         if isinstance(value, tuple):
             return value
-        low, _, high = str(value).partition(":")
+        low, colon, high = str(value).partition(":")
         try:
-            fewest, most = int(low), int(high or low)
+            fewest, most = int(low), int(high if colon else low)
         except ValueError:
             fewest, most = 0, 0
         if not 1 <= fewest <= most <= _MOST:
