@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,8 @@ from data_shards.manifest import read_manifest
 from data_shards.storage.shard_cache import CacheSettings
 from training.commit import current_commit
 from training.config import RunConfig
-from training.events import EventLog, Listener, Notice
-from training.loop import train
+from training.events import Event, EventLog, Listener, Notice
+from training.loop import Watch, train
 from training.tracking.client import check_tracking_uri, shown_uri
 from training.tracking.system_metrics import NodeMonitor
 from training.tracking.tracker import SPOOL, MlflowTracker, TrackingSettings
@@ -46,6 +46,10 @@ class TrainingJob:
     run's. parent: the MLflow run it is below, tags: further tags of its own; registers: whether its bundle becomes a
     version, which one that a later stage starts from does not. ray_job: the id of the Ray job whose driver launches it, ""
     where there is none. checkpoints: a folder or s3://bucket/prefix that may be shared by runs, "" for the run's own folder.
+
+    workers: how many are wanted; min_workers: with how few the run goes on, 0 for no fewer than wanted. max_failures: how
+    many times the run starts again after a worker failed. timeout_s: how long workers wait for each other. hang_after_s: how
+    long a worker may stay where it is before it is called hung, unless its steps take longer.
     """
 
     run: RunConfig
@@ -54,7 +58,11 @@ class TrainingJob:
     run_folder: Path
     mlflow_uri: str
     workers: int = 1
+    min_workers: int = 0
     gpus_per_worker: float = 0.0
+    max_failures: int = 3
+    timeout_s: float = 300.0
+    hang_after_s: float = 120.0
     cache: CacheSettings | None = None
     stage: str = ""
     parent: str = ""
@@ -74,6 +82,22 @@ class TrainingJob:
         """Where its checkpoints lie, None for below its run's folder: one address serves all runs and stages."""
         parts = [self.checkpoints.rstrip("/"), self.run_id, *([self.stage] if self.stage else [])]
         return "/".join(parts) if self.checkpoints else None
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the run goes on with fewer workers than wanted."""
+        return 0 < self.min_workers < self.workers
+
+    def sizes(self) -> list[int]:
+        """The numbers of workers that the run can have: those that can share its batch evenly. ConfigError where none can."""
+        sizes = []
+        for size in range(self.min_workers or self.workers, self.workers + 1):
+            with suppress(ConfigError):
+                self.run.loop.microbatch_for(size)
+                sizes.append(size)
+        if not sizes:
+            self.run.loop.microbatch_for(self.workers)  # says why not
+        return sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +147,7 @@ def write_run_json(job: TrainingJob, configured: dict[str, Any], *, digest: str)
         "run_id": job.run_id,
         "stage": job.stage,
         "workers": job.workers,
+        "min_workers": job.min_workers,
         "gpus_per_worker": job.gpus_per_worker,
         "checkpoints": job.checkpoints,
     }
@@ -156,6 +181,7 @@ def job_again(content: dict[str, Any], run: RunConfig, run_folder: Path, *, data
         run_folder=run_folder,
         mlflow_uri=mlflow_uri,
         workers=int(content["workers"]),
+        min_workers=int(content.get("min_workers", 0)),
         gpus_per_worker=float(content["gpus_per_worker"]),
         checkpoints=str(content.get("checkpoints", "")),
     )
@@ -189,12 +215,15 @@ def run_worker(
     world: World,
     device: torch.device,
     listeners: tuple[Listener, ...] = (),
+    first: tuple[Event, ...] = (),
     stop_after_step: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    watch: Watch = lambda phase, step: None,
 ) -> JobResult | None:
     """One worker's share of the job. The first worker logs to events.jsonl and MLflow and registers the bundle.
 
-    Returns None on the other workers, and where stop_after_step ended the run before it was whole.
+    first: what is told before the run itself speaks. Returns None on the other workers, and where stop_after_step ended the
+    run before it was whole.
     """
     share = partial(
         train,
@@ -209,6 +238,7 @@ def run_worker(
         make_engine=engine_for(job.run),
         should_stop=should_stop,
         checkpoints=job.checkpoints_at,
+        watch=watch,
     )
     if not world.is_first:
         with _watched(job, lambda sentence: None):
@@ -216,6 +246,9 @@ def run_worker(
         return None
     with closing(EventLog(job.run_folder / "events.jsonl")) as events:
         told: tuple[Listener, ...] = (events, *listeners)
+        for event in first:
+            for listener in told:
+                listener(event)
 
         def notify(sentence: str) -> None:
             for listener in told:

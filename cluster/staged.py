@@ -62,9 +62,9 @@ def run_staged(staged: StagedJob, launch: Launch, *, notify: Callable[[str], Non
     job = staged.job
     check_tracking_uri(job.mlflow_uri)
     if not (job.run_folder / "run.json").exists():
-        check_stages(staged.runs, job.data, workers=job.workers, cache=job.cache)
+        check_stages(staged.runs, job.data, workers=job.sizes()[-1], cache=job.cache)
     for run in staged.runs:
-        run.loop.microbatch_for(job.workers)  # a resumed job may have other workers
+        replace(job, run=run).sizes()  # a resumed job may have other workers
     stages = [run.model_dump(mode="json") for run in staged.runs]
     write_run_json(job, {"recipe": staged.recipe, "stages": stages}, digest=read_manifest(job.data).digest)
     tags = job_tags(job) | {"recipe": staged.recipe, "stages": ", ".join(run.recipe for run in staged.runs)}

@@ -7,7 +7,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from training.events import CheckpointFailed, CheckpointSaved, EpochDone, Event, Notice, RunFinished, RunStarted, StepDone
+from training.events import (
+    CheckpointFailed,
+    CheckpointSaved,
+    EpochDone,
+    Event,
+    Notice,
+    RunFinished,
+    RunStarted,
+    StepDone,
+    WorkersChanged,
+)
 from training.metrics import Evaluation
 from training.reproduction.table import Table as ReproducedTable
 from training.reproduction.table import cells_of, headings_of
@@ -106,6 +116,8 @@ class TrainingDisplay:
             progress_console.print(event.sentence, style="yellow")
         elif isinstance(event, CheckpointFailed):
             progress_console.print(f"checkpoint of step {event.step} is not there: {event.reason}", style="yellow")
+        elif isinstance(event, WorkersChanged) and event.reason:
+            progress_console.print(f"{event.alive} of {counted(event.wanted, 'worker')}: {event.reason}", style="yellow")
         elif isinstance(event, CheckpointSaved):
             pass
 

@@ -19,6 +19,7 @@ __all__ = [
     "RunFinished",
     "RunStarted",
     "StepDone",
+    "WorkersChanged",
     "parse_event",
 ]
 
@@ -105,7 +106,19 @@ class Notice(Stored):
     sentence: str
 
 
-Event = RunStarted | StepDone | EpochDone | CheckpointSaved | CheckpointFailed | RunFinished | Notice
+class WorkersChanged(Stored):
+    """How many workers train, of how many wanted: told at the start, after a death, after a resize, and while one waits.
+
+    reason: what happened, in a sentence's words, or "" where nothing did.
+    """
+
+    kind: Literal["workers"] = "workers"
+    alive: int
+    wanted: int
+    reason: str = ""
+
+
+Event = RunStarted | StepDone | EpochDone | CheckpointSaved | CheckpointFailed | RunFinished | Notice | WorkersChanged
 Listener = Callable[[Event], None]
 
 _KINDS: dict[str, type[Event]] = {
@@ -116,6 +129,7 @@ _KINDS: dict[str, type[Event]] = {
     "checkpoint_failed": CheckpointFailed,
     "run_finished": RunFinished,
     "notice": Notice,
+    "workers": WorkersChanged,
 }
 
 

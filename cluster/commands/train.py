@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cluster.commands.options import cache_option
+from cluster.commands.worker_range import WORKERS
 from cluster.waiting import StopRequest
 
 if TYPE_CHECKING:
@@ -19,8 +20,12 @@ __all__ = ["evaluate", "train"]
 @click.option("--data", help="Shards: a folder, or s3://bucket/prefix. [required unless --resume]")
 @cache_option
 @click.option("--local", is_flag=True, help="Train in this process, without Ray.")
-@click.option("--workers", type=click.IntRange(1, 4096), help="Ray Train workers; they share the global batch. [default: 1]")
+@click.option(
+    "--workers", type=WORKERS, help="Ray Train workers, which share the global batch; MIN:MAX follows the cluster. [default: 1]"
+)
 @click.option("--gpus-per-worker", type=click.FloatRange(0, 8), help="GPUs each worker gets. [default: 0]")
+@click.option("--max-failures", type=click.IntRange(0), default=3, help="How often workers that failed are started again.")
+@click.option("--timeout-s", type=click.FloatRange(1), default=300.0, help="How long workers wait for each other.")
 @click.option("--address", help="Ray cluster to train on; one is started on this machine otherwise.")
 @click.option(
     "--strategy",
@@ -45,8 +50,10 @@ def train(
     data: str | None,
     cache_gib: float,
     local: bool,
-    workers: int | None,
+    workers: tuple[int, int] | None,
     gpus_per_worker: float | None,
+    max_failures: int,
+    timeout_s: float,
     address: str | None,
     strategy: str | None,
     settings: tuple[str, ...],
@@ -74,6 +81,7 @@ def train(
     \b
     Examples:
         rapt train demo --data demo-shards --local
+        rapt train resnet_tcn --data daisee-shards --workers 2:8 --max-failures 10
         rapt train resnet_tcn --data daisee-shards --workers 2 --set loop.epochs=1 --set loop.global_batch=4
         rapt train resnet_tcn --data daisee-shards --workers 8 --gpus-per-worker 1 --strategy deepspeed-zero2
         rapt train --resume demo-20260101-120000-ab12
@@ -126,11 +134,18 @@ def train(
         job = TrainingJob(run=runs[-1], data=absolute_uri(data), run_id=run_id, run_folder=folder, mlflow_uri=mlflow_uri())
         staged = StagedJob(recipe=recipe, runs=runs, job=job) if len(runs) > 1 else None
     tracking = TrackingSettings(close_wait_s=tracking_wait_s, system_interval_s=system_metrics_s)
-    job = replace(job, cache=cache_settings(cache_gib), ray_job=submission_id(), tracking=tracking)
+    job = replace(
+        job,
+        cache=cache_settings(cache_gib),
+        ray_job=submission_id(),
+        tracking=tracking,
+        max_failures=max_failures,
+        timeout_s=timeout_s,
+    )
     if local and (workers or gpus_per_worker or address):
         raise ConfigError("--local trains in this one process; leave it out to use --workers, --gpus-per-worker or --address")
     if workers is not None:
-        job = replace(job, workers=workers)
+        job = replace(job, workers=workers[1], min_workers=workers[0] if workers[0] < workers[1] else 0)
     if gpus_per_worker is not None:
         job = replace(job, gpus_per_worker=gpus_per_worker)
     if checkpoints is not None:

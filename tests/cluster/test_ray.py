@@ -28,7 +28,7 @@ from serving.predictor import Predictor
 from serving.service import start_service, stop_service
 from tests.conftest import TINY_PREPROCESS
 from training.config import RunConfig, with_settings
-from training.events import Event, StepDone
+from training.events import Event, RunStarted, StepDone
 from training.registry import RegisteredModel, resolve
 
 pytestmark = pytest.mark.slow
@@ -139,8 +139,10 @@ def test_ray_train_has_the_losses_of_the_plain_loop_and_its_model_is_served(
 
 def test_a_workers_own_error_comes_back_as_its_sentence(tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest]) -> None:
     run = with_settings(tiny_run, ["optimiser.name=sgd", "optimiser.lr=1e30", "optimiser.clip_norm=0", "loop.epochs=3"])
+    told: list[Event] = []
     with pytest.raises(ModelError, match=r"is (nan|inf); the run has diverged: start a new one"):
-        run_on_ray(job(run, simulated_shards, "diverges", 2), lambda event: None)
+        run_on_ray(job(run, simulated_shards, "diverges", 2), told.append)
+    assert [type(event) for event in told].count(RunStarted) == 1, "what no retry mends is not retried"
 
 
 def test_a_batch_that_cannot_be_shared_starts_nothing(tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest]) -> None:

@@ -1,0 +1,176 @@
+"""Runs on Ray that lose workers, nodes or their driver, and end as if nothing had happened.
+
+One Ray cluster of a head and a second node, all on loopback, is started for the file.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cluster.home import mlflow_uri, run_folder
+from cluster.job import TrainingJob
+from cluster.launch import connect_ray, disconnect_ray, run_on_ray
+from data_shards.errors import ServiceError, Stopped
+from data_shards.manifest import Manifest
+from tests.cluster.ray_faults import Faults, random_kills, train_workers
+from tests.conftest import ROOT
+from training.config import RunConfig, with_settings
+from training.events import Event, StepDone, WorkersChanged
+
+pytestmark = pytest.mark.slow
+SETTINGS = ["loop.epochs=8", "loop.checkpoint_every_steps=4"]  # 40 steps
+SEED = 20261121
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[Any]:
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    connect_ray(cluster.address, num_cpus=2)
+    yield cluster
+    disconnect_ray()
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def long_run(tiny_run: RunConfig) -> RunConfig:
+    return with_settings(tiny_run, SETTINGS)
+
+
+def job(run: RunConfig, shards: tuple[Path, Manifest], run_id: str, **settings: Any) -> TrainingJob:
+    folder = run_folder(run_id)
+    return TrainingJob(
+        run=run, data=str(shards[0]), run_id=run_id, run_folder=folder, mlflow_uri=mlflow_uri(), **{"workers": 2, **settings}
+    )
+
+
+def bundle_bytes(folder: Path) -> bytes:
+    return (folder / "bundle" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    ray_cluster: Any, long_run: RunConfig, simulated_shards: tuple[Path, Manifest], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Faults, bytes]:
+    """What two workers do whom nothing happens: their events, and the weights of the bundle."""
+    faults, home = Faults(), tmp_path_factory.mktemp("undisturbed")
+    alone = TrainingJob(
+        run=long_run,
+        data=str(simulated_shards[0]),
+        run_id="undisturbed",
+        run_folder=home / "run",
+        mlflow_uri=f"sqlite:///{home}/mlflow.db",
+        workers=2,
+    )
+    run_on_ray(alone, faults)
+    assert faults.starts == [0]
+    assert sorted(faults.steps) == list(range(1, 41))
+    assert [(change.alive, change.reason) for change in faults.changes] == [(2, "")]
+    return faults, bundle_bytes(home / "run")
+
+
+def test_workers_that_are_killed_leave_no_trace(
+    undisturbed: tuple[Faults, bytes], long_run: RunConfig, simulated_shards: tuple[Path, Manifest]
+) -> None:
+    print("seed", SEED)
+    faults = random_kills(SEED, kills=5, last_step=36)
+    killed = job(long_run, simulated_shards, "killed", max_failures=5)
+    run_on_ray(killed, faults)
+    assert faults.done == 5
+    assert len(faults.starts) == 6
+    assert faults.steps == undisturbed[0].steps
+    assert bundle_bytes(killed.run_folder) == undisturbed[1]
+    assert sum(change.alive == 1 and "died" in change.reason for change in faults.changes) == 5
+    log = (killed.run_folder / "events.jsonl").read_text()
+    assert log.count('"kind":"workers"') == 6
+
+
+def test_a_notice_a_hang_and_a_stop_leave_no_trace(
+    undisturbed: tuple[Faults, bytes], long_run: RunConfig, simulated_shards: tuple[Path, Manifest]
+) -> None:
+    """SIGTERM to a worker, SIGSTOP to a worker, then a person's stop, then the run is taken up again."""
+    stopping: list[int] = []
+    faults = Faults().hit(6, signal.SIGTERM, 1).hit(16, signal.SIGSTOP, 1)
+    faults.plan[28] = lambda: stopping.append(28)
+    bad = job(long_run, simulated_shards, "bad-day", max_failures=1, timeout_s=12.0, hang_after_s=3.0)
+    with pytest.raises(Stopped, match=r"run bad-day: stopped at step \d+; `rapt train --resume bad-day` goes on"):
+        run_on_ray(bad, faults, stop=lambda: bool(stopping))
+    reasons = [change.reason for change in faults.changes]
+    assert any("got SIGTERM" in reason for reason in reasons)
+    hangs = [reason for reason in reasons if "is behind" in reason]
+    assert len(hangs) == 1, reasons
+    assert list((bad.run_folder / "hangs").glob("rank-*.txt"))
+    first = faults.starts[1]
+    assert first >= 6, "the checkpoint of the step at which the notice was seen is what the next attempt starts from"
+    assert not train_workers()
+    run_on_ray(bad, faults)
+    assert faults.steps == undisturbed[0].steps
+    assert bundle_bytes(bad.run_folder) == undisturbed[1]
+
+
+def test_what_can_not_be_retried_any_more_is_one_sentence(
+    ray_cluster: Any, long_run: RunConfig, simulated_shards: tuple[Path, Manifest]
+) -> None:
+    faults = Faults().hit(3, signal.SIGKILL)
+    with pytest.raises(ServiceError, match=r"^run once: worker [01] died; `rapt train --resume once` goes on from the last"):
+        run_on_ray(job(long_run, simulated_shards, "once", max_failures=0), faults)
+    assert len(faults.starts) == 1
+
+
+def test_a_run_goes_down_with_its_nodes_and_up_again(
+    ray_cluster: Any, long_run: RunConfig, simulated_shards: tuple[Path, Manifest]
+) -> None:
+    run = with_settings(long_run, ["loop.epochs=60", "loop.checkpoint_every_steps=0"])  # each epoch ends in a checkpoint
+    lent = [ray_cluster.add_node(num_cpus=2)]
+    began_s = time.monotonic()
+    sizes: list[int] = []
+    steps: dict[int, int] = {}
+
+    def listen(event: Event) -> None:
+        if isinstance(event, WorkersChanged):
+            print(f"{time.monotonic() - began_s:.1f} s: {event.alive} of {event.wanted}, {event.reason}")
+            sizes.append(event.alive)
+            if event.alive == 2 and event.reason.startswith("started again"):
+                ray_cluster.add_node(num_cpus=2)
+        if isinstance(event, StepDone):
+            steps[event.step] = event.position
+            if lent:
+                ray_cluster.remove_node(lent.pop(), allow_graceful=False)
+
+    elastic = job(run, simulated_shards, "elastic", workers=4, min_workers=2)
+    run_on_ray(elastic, listen, resize_every_s=1.0)
+    assert sizes[0] == 4
+    assert 2 in sizes[1:-1]
+    assert sizes[-1] == 4
+    # whoever read them, and however many they were: each global batch once, none left out
+    assert steps == {step: step * run.loop.global_batch for step in range(1, 301)}
+
+
+def test_workers_end_by_themselves_when_their_driver_is_killed(
+    ray_cluster: Any, long_run: RunConfig, simulated_shards: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    settings = [f"--set={setting}" for setting in ("loop.epochs=4000", "loop.checkpoint_every_steps=4", "model.widths=[4,8]")]
+    command = [sys.executable, "-m", "cluster", "train", "demo", "--data", str(simulated_shards[0]), "--workers", "2"]
+    with subprocess.Popen([*command, *settings, "--address", ray_cluster.address], cwd=ROOT, stderr=subprocess.DEVNULL) as driver:
+        deadline = time.monotonic() + 180
+        runs = run_folder("x").parent
+        while not list(runs.glob("*/checkpoints/step-*")) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        there = train_workers()
+        driver.kill()
+    assert len(there) == 2
+    _, left = psutil.wait_procs(there, timeout=30)
+    assert not left
+    (folder,) = list(runs.iterdir())
+    assert list(folder.glob("checkpoints/step-*/checkpoint.json"))
