@@ -3,7 +3,6 @@
 import os
 import socket
 import sys
-from collections.abc import Callable
 from functools import partial
 
 from cluster.job import JobResult, TrainingJob, run_worker, save_job
@@ -101,13 +100,13 @@ def run_on_ray(
     listener: Listener,
     *,
     address: str | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: StopRequest | None = None,
     resize_every_s: float = 30.0,
 ) -> JobResult:
     """Train with up to `job.workers` Ray Train workers, DDP over gloo on CPUs and NCCL on GPUs.
 
-    A failure starts the run again from its last whole checkpoint, `job.max_failures` times. Once `stop` says so, all
-    workers write a checkpoint and Stopped is raised. resize_every_s: how often a run that has fewer workers than it wants
+    A failure starts the run again from its last whole checkpoint, `job.max_failures` times. stop: as in run_local; all workers
+    write a checkpoint before Stopped is raised. resize_every_s: how often a run that has fewer workers than it wants
     looks for more.
     """
     job.sizes()  # refuse a batch that cannot be shared before anything starts
@@ -116,4 +115,7 @@ def run_on_ray(
     _check_resources(job)
     from cluster.ray_run import RayRun
 
-    return RayRun(job, listener, stop, resize_every_s).train()
+    if stop is None:
+        return RayRun(job, listener, lambda: False, resize_every_s).train()
+    with stop.on_signals():
+        return RayRun(job, listener, stop, resize_every_s).train()

@@ -151,9 +151,8 @@ def train(
     if checkpoints is not None:
         job = replace(job, checkpoints=absolute_uri(checkpoints))
     with TrainingDisplay() as display:
-        launch = (
-            partial(run_local, listener=display, stop=stop) if local else partial(run_on_ray, listener=display, address=address)
-        )
+        by_ray = partial(run_on_ray, listener=display, stop=stop, address=address)
+        launch = partial(run_local, listener=display, stop=stop) if local else by_ray
         if staged:
             result = run_staged(replace(staged, job=job), launch, notify=lambda sentence: display(Notice(sentence=sentence)))
         else:
