@@ -9,14 +9,17 @@ from data_shards.schema import Stored
 from training.metrics import Evaluation
 
 __all__ = [
+    "CheckpointFailed",
     "CheckpointSaved",
     "EpochDone",
     "Event",
     "EventLog",
     "Listener",
+    "Profiled",
     "RunFinished",
     "RunStarted",
     "StepDone",
+    "WorkersChanged",
     "parse_event",
 ]
 
@@ -44,7 +47,10 @@ class RunStarted(Stored):
 
 
 class StepDone(Stored):
-    """One optimiser step: the global batch's mean loss, its rate, and the share of its time spent waiting for data."""
+    """One optimiser step: the global batch's mean loss, its rate, and the share of its time spent waiting for data.
+
+    gpu_memory_gib: the most that tensors took on the first worker's GPU so far; 0 on a CPU.
+    """
 
     kind: Literal["step"] = "step"
     step: int
@@ -55,6 +61,7 @@ class StepDone(Stored):
     grad_norm: float
     samples_per_s: float
     data_wait_share: float
+    gpu_memory_gib: float = 0.0
 
 
 class EpochDone(Stored):
@@ -69,9 +76,40 @@ class EpochDone(Stored):
 
 
 class CheckpointSaved(Stored):
+    """A checkpoint is whole. took_s: until it was; stall_s: how much of that training waited."""
+
     kind: Literal["checkpoint"] = "checkpoint"
     step: int
     path: str
+    took_s: float = 0.0
+    stall_s: float = 0.0
+
+
+class CheckpointFailed(Stored):
+    """A checkpoint could not be written; training goes on, and the one before stays the last."""
+
+    kind: Literal["checkpoint_failed"] = "checkpoint_failed"
+    step: int
+    reason: str
+
+
+class WorkersChanged(Stored):
+    """How many workers are alive, of how many that are wanted, and why that changed where it is known."""
+
+    kind: Literal["workers"] = "workers"
+    alive: int
+    wanted: int
+    reason: str = ""
+
+
+class Profiled(Stored):
+    """Where a step's time went, as one sentence and as shares of it; the traces lie in `folder`."""
+
+    kind: Literal["profile"] = "profile"
+    sentence: str
+    bound: str
+    shares: dict[str, float]
+    folder: str
 
 
 class RunFinished(Stored):
@@ -83,7 +121,7 @@ class RunFinished(Stored):
     test: Evaluation | None
 
 
-Event = RunStarted | StepDone | EpochDone | CheckpointSaved | RunFinished
+Event = RunStarted | StepDone | EpochDone | CheckpointSaved | CheckpointFailed | WorkersChanged | Profiled | RunFinished
 Listener = Callable[[Event], None]
 
 _KINDS: dict[str, type[Event]] = {
@@ -91,6 +129,9 @@ _KINDS: dict[str, type[Event]] = {
     "step": StepDone,
     "epoch": EpochDone,
     "checkpoint": CheckpointSaved,
+    "checkpoint_failed": CheckpointFailed,
+    "workers": WorkersChanged,
+    "profile": Profiled,
     "run_finished": RunFinished,
 }
 
