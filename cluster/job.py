@@ -1,7 +1,7 @@
 """A training job: what a worker does from its rank to the registered model, the same in-process and under Ray Train."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,8 +16,9 @@ from data_shards.manifest import read_manifest
 from data_shards.storage.shard_cache import CacheSettings
 from training.commit import current_commit
 from training.config import RunConfig
-from training.events import EventLog, Listener
+from training.events import EventLog, Listener, Profiled
 from training.loop import train
+from training.profile import StepProfile
 from training.registry import register
 from training.tracking import MlflowTracker
 from training.world import World
@@ -42,7 +43,7 @@ class TrainingJob:
 
     run_id: the name a person uses. stage: where this is a stage of that run, which; also the name of its folder below the
     run's. tags: further tags of its MLflow run; registers: whether its bundle becomes a version, which one that a later
-    stage starts from does not.
+    stage starts from does not. profile: whether a few steps are measured, with the traces in profile/ below the run's folder.
     """
 
     run: RunConfig
@@ -56,6 +57,7 @@ class TrainingJob:
     stage: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     registers: bool = True
+    profile: bool = False
 
     @property
     def mlflow_name(self) -> str:
@@ -176,7 +178,7 @@ def run_worker(
 
     Returns None on the other workers, and where stop_after_step ended the run before it was whole.
     """
-    share = partial(
+    share: Callable[..., Path | None] = partial(
         train,
         job.run,
         job.data,
@@ -187,6 +189,8 @@ def run_worker(
         cache=job.cache,
         stop_after_step=stop_after_step,
     )
+    if job.profile:
+        share = partial(_profiled, share, job.run_folder / "profile", world=world, device=device)
     if not world.is_first:
         share()
         return None
@@ -202,6 +206,20 @@ def run_worker(
         return None
     version = register(job.mlflow_uri, tracker.mlflow_run_id, bundle) if job.registers else ""
     return JobResult(bundle=bundle, version=version, mlflow_run_id=tracker.mlflow_run_id)
+
+
+def _profiled(
+    share: Callable[..., Path | None], folder: Path, *, world: World, device: torch.device, listeners: tuple[Listener, ...] = ()
+) -> Path | None:
+    """The same share with a few of its steps profiled, and the verdict told."""
+    with StepProfile(folder, world=world, device=device) as profile:
+        bundle = share(listeners=listeners, watch=profile)
+    if profile.verdict and world.is_first:
+        found = profile.verdict
+        told = Profiled(sentence=found.sentence, bound=found.bound, shares=dict(found.shares), folder=str(folder))
+        for listener in listeners:
+            listener(told)
+    return bundle
 
 
 def job_tags(job: TrainingJob) -> dict[str, str]:

@@ -23,6 +23,11 @@ __all__ = ["evaluate", "promote", "train"]
 @click.option("--address", help="Ray cluster to train on; one is started on this machine otherwise.")
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Change a setting of the recipe; may be repeated.")
 @click.option("--resume", metavar="RUN", help="Go on with an earlier run from its last whole checkpoint.")
+@click.option(
+    "--profile",
+    is_flag=True,
+    help="Profile a few steps: traces in RUN/profile, and whether data, computing or communication holds the run up.",
+)
 @click.option("--show", is_flag=True, help="Print the resolved recipe and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def train(
@@ -35,6 +40,7 @@ def train(
     address: str | None,
     settings: tuple[str, ...],
     resume: str | None,
+    profile: bool,
     show: bool,
     as_json: bool,
 ) -> None:
@@ -51,7 +57,7 @@ def train(
 
     \b
     Examples:
-        rapt train demo --data demo-shards --local
+        rapt train demo --data demo-shards --local --profile
         rapt train resnet_tcn --data daisee-shards --workers 2 --set loop.epochs=1 --set loop.global_batch=4
         rapt train --resume demo-20260101-120000-ab12
     """
@@ -89,7 +95,7 @@ def train(
         folder = run_folder(run_id)
         job = TrainingJob(run=runs[-1], data=absolute_uri(data), run_id=run_id, run_folder=folder, mlflow_uri=mlflow_uri())
         staged = StagedJob(recipe=recipe, runs=runs, job=job) if len(runs) > 1 else None
-    job = replace(job, cache=cache_settings(cache_gib))
+    job = replace(job, cache=cache_settings(cache_gib), profile=profile)
     if local and (workers or gpus_per_worker or address):
         raise ConfigError("--local trains in this one process; leave it out to use --workers, --gpus-per-worker or --address")
     if workers is not None:
