@@ -17,8 +17,9 @@ from data_shards.manifest import read_manifest
 from data_shards.storage.shard_cache import CacheSettings
 from training.commit import current_commit
 from training.config import RunConfig
-from training.events import Event, EventLog, Listener, Notice
-from training.loop import Watch, train
+from training.events import Event, EventLog, Listener, Notice, Profiled
+from training.loop import Phase, Watch, train
+from training.profile import StepProfile
 from training.tracking.client import check_tracking_uri, shown_uri
 from training.tracking.system_metrics import NodeMonitor
 from training.tracking.tracker import SPOOL, MlflowTracker, TrackingSettings
@@ -46,6 +47,7 @@ class TrainingJob:
     run's. parent: the MLflow run it is below, tags: further tags of its own; registers: whether its bundle becomes a
     version, which one that a later stage starts from does not. ray_job: the id of the Ray job whose driver launches it, ""
     where there is none. checkpoints: a folder or s3://bucket/prefix that may be shared by runs, "" for the run's own folder.
+    profile: whether a few steps are measured, with the traces in profile/ below the run's folder.
 
     workers: how many are wanted; min_workers: with how few the run goes on, 0 for no fewer than wanted. max_failures: how
     many times the run starts again after a worker failed. timeout_s: how long workers wait for each other. hang_after_s: how
@@ -71,6 +73,7 @@ class TrainingJob:
     ray_job: str = ""
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     checkpoints: str = ""
+    profile: bool = False
 
     @property
     def mlflow_name(self) -> str:
@@ -225,7 +228,7 @@ def run_worker(
     first: what is told before the run itself speaks. Returns None on the other workers, and where stop_after_step ended the
     run before it was whole.
     """
-    share = partial(
+    share: Callable[..., Path | None] = partial(
         train,
         job.run,
         job.data,
@@ -240,6 +243,8 @@ def run_worker(
         checkpoints=job.checkpoints_at,
         watch=watch,
     )
+    if job.profile:
+        share = partial(_profiled, share, job.run_folder / "profile", watch, world=world, device=device)
     if not world.is_first:
         with _watched(job, lambda sentence: None):
             share()
@@ -287,6 +292,31 @@ def _watched(job: TrainingJob, notify: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         monitor.close(wait_s=min(settings.close_wait_s, 5.0))
+
+
+def _profiled(
+    share: Callable[..., Path | None],
+    folder: Path,
+    watch: Watch,
+    *,
+    world: World,
+    device: torch.device,
+    listeners: tuple[Listener, ...] = (),
+) -> Path | None:
+    """The same share with a few of its steps profiled, and the verdict told."""
+    with StepProfile(folder, world=world, device=device) as profile:
+
+        def watch_both(phase: Phase, step: int) -> None:
+            watch(phase, step)
+            profile(phase, step)
+
+        bundle = share(listeners=listeners, watch=watch_both)
+    if profile.verdict and world.is_first:
+        found = profile.verdict
+        told = Profiled(sentence=found.sentence, bound=found.bound, shares=dict(found.shares), folder=str(folder))
+        for listener in listeners:
+            listener(told)
+    return bundle
 
 
 def job_tags(job: TrainingJob) -> dict[str, str]:

@@ -1,23 +1,15 @@
-"""What a person sees in the terminal: progress bars, tables, and one line an epoch."""
+"""What a person sees in the terminal: progress bars, tables, a run's panel and one line an epoch."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from training.events import (
-    CheckpointFailed,
-    CheckpointSaved,
-    EpochDone,
-    Event,
-    Notice,
-    RunFinished,
-    RunStarted,
-    StepDone,
-    WorkersChanged,
-)
+from cluster.training_panel import TrainingPanel
+from training.events import CheckpointFailed, EpochDone, Event, Notice, Profiled, RunFinished, RunStarted, WorkersChanged
 from training.metrics import Evaluation
 from training.reproduction.table import Table as ReproducedTable
 from training.reproduction.table import cells_of, headings_of
@@ -28,6 +20,8 @@ console = Console(highlight=False, markup=False, soft_wrap=True)
 progress_console = Console(
     highlight=False, markup=False, stderr=True, soft_wrap=True
 )  # standard output stays clean for results and --json
+
+_PANEL_COLUMNS = 80  # below that its lines would be cut
 
 
 def counted(count: int, one: str, many: str = "") -> str:
@@ -57,69 +51,66 @@ def clip_progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 class TrainingDisplay:
-    """A listener that shows a run: a bar with loss, samples/s, data wait and time left, and a line an epoch."""
+    """A listener that shows a run: a live panel in a terminal that is wide enough, and lines for what should stay to be read."""
 
-    def __init__(self) -> None:
-        self._bar = Progress(
-            TextColumn("train"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=progress_console,
-        )
-        self._task: TaskID | None = None
-        self._loss = float("nan")
-        self._rate = 0.0
+    def __init__(self, shown_on: Console = progress_console) -> None:
+        self._console = shown_on
+        self.panel = TrainingPanel()
+        is_live = shown_on.is_terminal and shown_on.width >= _PANEL_COLUMNS
+        self._live = Live(self.panel, console=shown_on, refresh_per_second=4) if is_live else None
+        self._run_id = ""
 
     def __enter__(self) -> "TrainingDisplay":
-        self._bar.start()
-        self._task = self._bar.add_task("train", total=None, figures="starting")
+        if self._live:
+            self._live.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
+        if self._live:
+            self._live.stop()
 
     def __call__(self, event: Event) -> None:
-        assert self._task is not None
+        self.panel(event)
+        for line, style in self._lines(event):
+            self._console.print(line, style=style)
+
+    def _lines(self, event: Event) -> Iterator[tuple[str, str | None]]:
+        """What of an event is worth a line, and its style."""
         if isinstance(event, RunStarted):
-            self._loss, self._rate = float("nan"), 0.0  # the stage before has its own
-            self._bar.reset(self._task, total=event.total_steps, completed=event.start_step, figures="starting")
-            progress_console.print(
+            yield from self._start_lines(event)
+        elif isinstance(event, EpochDone):
+            yield _epoch_line(event), None
+        elif isinstance(event, CheckpointFailed):
+            yield f"checkpoint of step {event.step} could not be written ({event.reason}); training goes on", "yellow"
+        elif isinstance(event, WorkersChanged):
+            line = f"{event.alive} of {counted(event.wanted, 'worker')} alive"
+            yield line + (f": {event.reason}" if event.reason else ""), None if event.alive == event.wanted else "yellow"
+        elif isinstance(event, RunFinished):
+            yield f"finished, best epoch {event.best_epoch}", None
+        elif isinstance(event, Notice):
+            yield event.sentence, "yellow"
+        elif isinstance(event, Profiled):
+            yield f"{event.sentence}; traces for ui.perfetto.dev in {event.folder}", None
+
+    def _start_lines(self, event: RunStarted) -> Iterator[tuple[str, str | None]]:
+        if event.run_id == self._run_id and event.start_step:
+            yield f"run {event.run_id} restarted, at step {event.start_step} of {event.total_steps}", "yellow"
+        else:
+            yield (
                 f"run {event.run_id}, recipe {event.recipe}: {event.num_parameters:,} parameters, {event.total_steps} steps of "
-                f"{event.global_batch} clips" + (f", resumed at step {event.start_step}" if event.start_step else "")
+                f"{event.global_batch} clips" + (f", resumed at step {event.start_step}" if event.start_step else ""),
+                None,
             )
             if event.num_dropped:
-                progress_console.print(
-                    f"{event.num_dropped} training clips have no level in this view, or lack a feature: left out"
-                )
+                yield f"{event.num_dropped} training clips have no level in this view, or lack a feature: left out", None
             for names, what in ((event.fresh, "start afresh"), (event.unused, "of the earlier model have no place in this one")):
                 if names:
-                    progress_console.print(f"{counted(len(names), 'weight')} {what}: {', '.join(names)}")
+                    yield f"{counted(len(names), 'weight')} {what}: {', '.join(names)}", None
             if event.num_frozen:
-                progress_console.print(f"{event.num_frozen:,} parameters are frozen")
-            for name in event.skipped:
-                progress_console.print(f"checkpoint {name} is damaged or half written, and was passed over", style="yellow")
-        elif isinstance(event, StepDone):
-            # a running mean over about ten steps, for the eye; the log and MLflow hold every step
-            self._loss = event.loss if self._loss != self._loss else 0.9 * self._loss + 0.1 * event.loss
-            self._rate = event.samples_per_s if not self._rate else 0.9 * self._rate + 0.1 * event.samples_per_s
-            figures = f"loss {self._loss:.3f}  {self._rate:.1f} clips/s  data wait {event.data_wait_share:.0%}"
-            self._bar.update(self._task, completed=event.step, figures=figures)
-        elif isinstance(event, EpochDone):
-            progress_console.print(_epoch_line(event))
-        elif isinstance(event, RunFinished):
-            self._bar.update(self._task, figures=f"finished, best epoch {event.best_epoch}")
-        elif isinstance(event, Notice):
-            progress_console.print(event.sentence, style="yellow")
-        elif isinstance(event, CheckpointFailed):
-            progress_console.print(f"checkpoint of step {event.step} is not there: {event.reason}", style="yellow")
-        elif isinstance(event, WorkersChanged) and event.reason:
-            progress_console.print(f"{event.alive} of {counted(event.wanted, 'worker')}: {event.reason}", style="yellow")
-        elif isinstance(event, CheckpointSaved):
-            pass
+                yield f"{event.num_frozen:,} parameters are frozen", None
+        for name in event.skipped:
+            yield f"checkpoint {name} is damaged or half written, and was passed over", "yellow"
+        self._run_id = event.run_id
 
 
 def _epoch_line(event: EpochDone) -> str:

@@ -1,16 +1,20 @@
 """The endpoint on Ray Serve. The only module that imports Ray Serve."""
 
 import logging
+import os
 import socket
+from collections.abc import Callable
+from typing import Any
 
 from data_shards.errors import ServiceError
 from serving.predictor import check_servable
-from training.registry import RegisteredModel
+from training.registry import RegisteredModel, resolve
 
-__all__ = ["check_port", "start_service", "stop_service"]
+__all__ = ["build_service", "check_port", "start_service", "stop_service"]
 
 _APP_NAME = "rapt"
 _MAX_ONGOING = 200
+_QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
 def check_port(host: str, port: int) -> None:
@@ -49,9 +53,17 @@ def _deploy(registered: RegisteredModel, *, host: str, port: int, allow_emotion:
     from serving.http_api import MAX_UPLOAD_S
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # importing Serve has set its own
-    quiet = {"log_level": "WARNING", "enable_access_log": False}
     request_s = MAX_UPLOAD_S + LONGEST_S + 10  # so that it is our sentence that tells of a clip that takes too long
-    serve.start(http_options=HTTPOptions(host=host, port=port, request_timeout_s=request_s), logging_config=quiet)
+    serve.start(http_options=HTTPOptions(host=host, port=port, request_timeout_s=request_s), logging_config=_QUIET)
+
+    application = _application(lambda: registered, host=host, allow_emotion=allow_emotion)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # and so has starting it
+    serve.run(application, name=_APP_NAME, route_prefix="/", logging_config=_QUIET)
+
+
+def _application(load: Callable[[], RegisteredModel], *, host: str, allow_emotion: bool) -> Any:
+    """The deployment of the model that `load` gives, which is called where a replica starts."""
+    from ray import serve
 
     def app() -> object:
         """Built in the replica: loads the model there."""
@@ -60,7 +72,7 @@ def _deploy(registered: RegisteredModel, *, host: str, port: int, allow_emotion:
         from serving.predictor import Predictor
 
         _keep_replica_on_loopback(host)
-        predictor = Predictor(registered, allow_emotion=allow_emotion)
+        predictor = Predictor(load(), allow_emotion=allow_emotion)
         child = DecodeChild(predictor.recipe)
         child.start()
         return build_app(predictor, child)
@@ -70,10 +82,27 @@ def _deploy(registered: RegisteredModel, *, host: str, port: int, allow_emotion:
         num_replicas=1,
         max_ongoing_requests=_MAX_ONGOING,  # the app itself bounds how many clips wait, and keeps answering /healthz
         max_queued_requests=_MAX_ONGOING,
-        logging_config=quiet,
+        logging_config=_QUIET,
     )(serve.ingress(app)())
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # and so has starting it
-    serve.run(deployment.bind(), name=_APP_NAME, route_prefix="/", logging_config=quiet)
+    return deployment.bind()
+
+
+def build_service(arguments: dict[str, str]) -> Any:
+    """What a RayService or `serve run` imports: the application of arguments["model"], from the registry that they share.
+
+    Each replica fetches the model itself, for it may run on any node. ServiceError where MLFLOW_TRACKING_URI names no server.
+    """
+    model = arguments.get("model", "models:/engagement@champion")
+    tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if model.startswith("models:/") and not tracking:
+        raise ServiceError(f"{model}: no MLFLOW_TRACKING_URI says where that is registered; set it in every pod")
+
+    def load() -> RegisteredModel:
+        registered = resolve(model, tracking)
+        check_servable(registered, allow_emotion=False)
+        return registered
+
+    return _application(load, host="", allow_emotion=False)
 
 
 def _keep_replica_on_loopback(host: str) -> None:

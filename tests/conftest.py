@@ -14,6 +14,7 @@ from data_shards.simulation import SimulationSettings, generate
 from data_shards.storage.source import Source
 from tests.fault_proxy import proxy  # noqa: F401  # fixture
 from tests.object_server import bucket, object_server  # noqa: F401  # fixtures
+from tests.services import services, tracking_server  # noqa: F401  # fixtures
 from training.config import RunConfig, with_settings
 from training.loop import train
 from training.recipes import recipe

@@ -8,16 +8,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
 import psutil
+import psycopg2
 import pytest
+from mlflow.entities import Metric
 
 from data_shards.errors import StorageError
 from data_shards.storage.store import open_store
 from tests.conftest import ROOT
+from tests.services import processes_of, run_script, settings_of
+from training.tracking import mlflow_client
 
 LOOPBACK = ("127.0.0.1", "::1")
 
@@ -148,3 +152,73 @@ def test_the_object_store_says_how_it_is_called() -> None:
     done = subprocess.run([str(ROOT / "infra/local/object-store")], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "infra/local/object-store start" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_run_lies_in_postgresql_and_seaweedfs_and_is_there_after_down_and_up(
+    services: Path, tracking_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = mlflow_client(tracking_server)
+    run_id = client.create_run(client.create_experiment("services")).info.run_id
+    client.log_batch(run_id, metrics=[Metric("loss", 0.5, 1, 1), Metric("loss", 0.25, 2, 2)])
+    (tmp_path / "card.txt").write_text("what came out")
+    client.log_artifact(run_id, str(tmp_path / "card.txt"))
+    for name, value in settings_of(services).items():
+        monkeypatch.setenv(name, value)
+    place = client.get_run(run_id).info.artifact_uri.removeprefix("mlflow-artifacts:/")
+    assert open_store(f"s3://rapt/mlflow/{place}").read("card.txt") == b"what came out"
+    assert metrics_in_postgresql(services, run_id) == [("loss", 0.5, 1), ("loss", 0.25, 2)]
+
+    first = processes_of(services)
+    theirs = {process.pid for process in first}  # PostgreSQL's short helpers among them may have ended
+    listening = [c.laddr for c in psutil.net_connections(kind="tcp") if c.status == psutil.CONN_LISTEN and c.pid in theirs]
+    assert {ip for ip, _ in listening} == {"127.0.0.1"}
+    assert len({port for _, port in listening}) == 10  # MLflow, PostgreSQL, and SeaweedFS's four with their four
+    assert [path.name for path in services.iterdir() if path.is_file() and path.stat().st_mode & 0o077] == []
+    password = (services / "postgres-password").read_text()
+    assert password not in subprocess.run(["ps", "-ww", "-A", "-o", "args="], capture_output=True, text=True, check=True).stdout
+    assert httpx.get(f"{tracking_server}/api/2.0/mlflow/experiments/search", headers={"Host": "evil.example"}).status_code == 403
+    noted = {path: path.read_text() for path in (services / "mlflow.pid", services / "postgres.pid")}
+    again = run_script("up", services)
+    assert (again.returncode, {path: path.read_text() for path in noted}) == (0, noted), again.stderr
+
+    done = run_script("down", services)
+    assert (done.returncode, done.stdout.count(" stopped")) == (0, 3), done.stderr
+    assert [process for process in first if not has_ended(process)] == []
+    done = run_script("up", services)
+    assert done.returncode == 0, done.stderr
+    assert settings_of(services)["MLFLOW_TRACKING_URI"] == tracking_server
+    assert [(m.value, m.step) for m in client.get_metric_history(run_id, "loss")] == [(0.5, 1), (0.25, 2)]
+    assert Path(client.download_artifacts(run_id, "card.txt", str(tmp_path))).read_text() == "what came out"
+
+
+def metrics_in_postgresql(services: Path, run_id: str) -> list[tuple[str, float, int]]:
+    port = re.search(r"POSTGRES_PORT=(\d+)", (services / "ports").read_text())
+    assert port
+    account = {"user": "rapt", "password": (services / "postgres-password").read_text(), "dbname": "mlflow"}
+    with closing(psycopg2.connect(host="127.0.0.1", port=port[1], **account)) as database, database.cursor() as cursor:
+        cursor.execute("select key, value, step from metrics where run_uuid = %s order by step", (run_id,))
+        return cursor.fetchall()
+
+
+def test_down_leaves_a_process_alone_that_got_a_number_of_the_services(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
+        for name in ("mlflow", "postgres"):
+            (tmp_path / f"{name}.pid").write_text(f"{stranger.pid} 1\n")
+        done = run_script("down", tmp_path)
+        assert (done.returncode, done.stdout.count("does not run")) == (0, 3), done.stderr
+        assert stranger.poll() is None
+
+
+@pytest.mark.parametrize(("name", "said"), [("up", "infra/local/up [FOLDER]"), ("down", "infra/local/down [FOLDER]")])
+def test_up_and_down_say_how_they_are_called(name: str, said: str) -> None:
+    done = run_script(name, Path("--help"))
+    assert done.returncode == 2
+    assert said in done.stdout
+
+
+def test_up_says_which_package_is_missing(tmp_path: Path) -> None:
+    done = run_script("up", tmp_path / "services", POSTGRES_BIN=str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("up: no PostgreSQL here; apt-get install postgresql")
+    assert not (tmp_path / "services").exists()

@@ -16,6 +16,7 @@ __all__ = [
     "EventLog",
     "Listener",
     "Notice",
+    "Profiled",
     "RunFinished",
     "RunStarted",
     "StepDone",
@@ -48,7 +49,10 @@ class RunStarted(Stored):
 
 
 class StepDone(Stored):
-    """One optimiser step: the global batch's mean loss, its rate, and the share of its time spent waiting for data."""
+    """One optimiser step: the global batch's mean loss, its rate, and the share of its time spent waiting for data.
+
+    gpu_memory_gib: the most that tensors took on the first worker's GPU so far; 0 on a CPU.
+    """
 
     kind: Literal["step"] = "step"
     step: int
@@ -59,6 +63,7 @@ class StepDone(Stored):
     grad_norm: float
     samples_per_s: float
     data_wait_share: float
+    gpu_memory_gib: float = 0.0
 
 
 class EpochDone(Stored):
@@ -90,6 +95,16 @@ class CheckpointFailed(Stored):
     reason: str
 
 
+class Profiled(Stored):
+    """Where a step's time went, as one sentence and as shares of it; the traces lie in `folder`."""
+
+    kind: Literal["profile"] = "profile"
+    sentence: str
+    bound: str
+    shares: dict[str, float]
+    folder: str
+
+
 class RunFinished(Stored):
     """The run is whole: the test split was read, once, with the best epoch's weights."""
 
@@ -118,7 +133,7 @@ class WorkersChanged(Stored):
     reason: str = ""
 
 
-Event = RunStarted | StepDone | EpochDone | CheckpointSaved | CheckpointFailed | RunFinished | Notice | WorkersChanged
+Event = RunStarted | StepDone | EpochDone | CheckpointSaved | CheckpointFailed | RunFinished | Notice | WorkersChanged | Profiled
 Listener = Callable[[Event], None]
 
 _KINDS: dict[str, type[Event]] = {
@@ -127,6 +142,7 @@ _KINDS: dict[str, type[Event]] = {
     "epoch": EpochDone,
     "checkpoint": CheckpointSaved,
     "checkpoint_failed": CheckpointFailed,
+    "profile": Profiled,
     "run_finished": RunFinished,
     "notice": Notice,
     "workers": WorkersChanged,

@@ -259,6 +259,7 @@ class _Setup:
             grad_norm=grad_norm,
             samples_per_s=self.run.loop.global_batch / took_s,
             data_wait_share=waited_s / took_s,
+            gpu_memory_gib=torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else 0.0,
         )
 
     def ends_epoch(self, progress: Progress) -> bool:

@@ -41,6 +41,11 @@ __all__ = ["evaluate", "train"]
     "--system-metrics-s", default=10.0, type=click.FloatRange(min=0), help="Seconds between a node's CPU, GPU, ...; 0: none."
 )
 @click.option("--checkpoints", metavar="URI", help="Folder or s3://bucket/prefix for RUN's checkpoints. [default: below RUN]")
+@click.option(
+    "--profile",
+    is_flag=True,
+    help="Profile a few steps: traces in RUN/profile, and whether data, computing or communication holds the run up.",
+)
 @click.option("--show", is_flag=True, help="Print the resolved recipe and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.make_pass_decorator(StopRequest, ensure=True)
@@ -62,6 +67,7 @@ def train(
     tracking_wait_s: float,
     system_metrics_s: float,
     checkpoints: str | None,
+    profile: bool,
     show: bool,
     as_json: bool,
 ) -> None:
@@ -82,6 +88,7 @@ def train(
     Examples:
         rapt train demo --data demo-shards --local
         rapt train resnet_tcn --data daisee-shards --workers 2:8 --max-failures 10
+        rapt train demo --data demo-shards --local --profile
         rapt train resnet_tcn --data daisee-shards --workers 2 --set loop.epochs=1 --set loop.global_batch=4
         rapt train resnet_tcn --data daisee-shards --workers 8 --gpus-per-worker 1 --strategy deepspeed-zero2
         rapt train --resume demo-20260101-120000-ab12
@@ -141,6 +148,7 @@ def train(
         tracking=tracking,
         max_failures=max_failures,
         timeout_s=timeout_s,
+        profile=profile,
     )
     if local and (workers or gpus_per_worker or address):
         raise ConfigError("--local trains in this one process; leave it out to use --workers, --gpus-per-worker or --address")

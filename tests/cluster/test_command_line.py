@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -249,11 +250,13 @@ def test_scores_without_a_server_name_each_bad_file_and_go_on(tiny_bundle: Path,
 def test_train_local_and_evaluate(simulated_shards: tuple[Path, Manifest], tmp_path: Path) -> None:
     home = {"RAPT_HOME": str(tmp_path / "home")}
     settings = ["--set", "loop.epochs=1", "--set", "model.widths=[4,8]"]
-    trained = rapt_run("train", "demo", "--data", simulated_shards[0], "--local", "--json", *settings, **home)
+    trained = rapt_run("train", "demo", "--data", simulated_shards[0], "--local", "--json", "--profile", *settings, **home)
     assert trained.returncode == 0, trained.stderr
     result = json.loads(trained.stdout)
     assert "epoch   1" in trained.stderr
     assert "finished, best epoch 1" in trained.stderr
+    assert re.search(r"^(data|compute)-bound: of a step's .* s, \d+% is waiting for data", trained.stderr, flags=re.MULTILINE)
+    assert sorted(path.name for path in tmp_path.glob("home/runs/*/profile/*")) == ["trace-0.json.gz", "verdict.json"]
     model = "models:/engagement@champion"
     judged = rapt_run("evaluate", model, "--data", simulated_shards[0], "--json", **home)
     assert judged.returncode == 0, judged.stderr
