@@ -139,5 +139,5 @@ def test_registering_again_makes_no_second_version_and_moves_nothing(uri: str, r
     holder = registered("holder", 0.5, alias="challenger")
     run = client.get_model_version("engagement", version).run_id
     assert register(client, run, tmp_path / "again" / "bundle") == version
-    assert client.get_model_version_by_alias("engagement", "challenger").version == holder
+    assert str(client.get_model_version_by_alias("engagement", "challenger").version) == holder
     assert read_record(resolve(f"models:/engagement/{version}", uri).folder).run_id == "again"

@@ -209,7 +209,7 @@ def test_a_run_that_was_deleted_ends_the_sending_and_one_bad_name_does_not(
     tracker(step_done(2))
     tracker.close(finished=True)
     assert [step for step, _ in record_of(tracking_server, "names")["history"]["loss"]] == [1, 2]
-    assert said == [f"MLflow at {tracking_server} did not take 1 records; the spool still has them"]
+    assert said == [f"MLflow at {tracking_server} did not take 1 record, which the spool still has"]
 
     said.clear()
     tracker = tracker_of(tracking_server, tiny_run, simulated_shards, "deleted", said, close_wait_s=120)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = [
     "first_line",
     "is_refusal",
     "is_unfit",
+    "load_mlflow",
     "mlflow_client",
     "new_client",
     "shown_uri",
@@ -28,6 +30,7 @@ __all__ = [
 
 EXPERIMENT = "engagement"
 LONGEST_PARAM = 500
+_IMPORTING, _OPENING = threading.Lock(), threading.Lock()
 _DATABASES = ("postgresql", "mysql", "mssql")
 # a person has to mend these: asking again gives the same answer (mlflow/protos/databricks.proto, ErrorCode)
 _REFUSALS = (
@@ -89,13 +92,34 @@ def new_client(uri: str) -> Any:
     # mlflow asks again after a lost answer, also to make a run, which would make two: who calls asks again, by name
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     if uri.startswith("sqlite:///"):
         path = Path(uri.removeprefix("sqlite:///"))
         path.parent.mkdir(parents=True, exist_ok=True)
         _check_sqlite(path)
+    load_mlflow()
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    with _OPENING:
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def load_mlflow() -> None:
+    """Import all of mlflow that any thread here uses, in one thread at a time.
+
+    Its modules import each other in circles: two threads that enter such a circle from two sides get halves of modules,
+    and the import fails for good in both.
+    """
+    with _IMPORTING:
+        import mlflow
+        import mlflow.artifacts
+        import mlflow.entities
+        import mlflow.models
+        import mlflow.system_metrics.metrics.cpu_monitor
+        import mlflow.system_metrics.metrics.disk_monitor
+        import mlflow.system_metrics.metrics.gpu_monitor
+        import mlflow.system_metrics.metrics.network_monitor
+        import mlflow.types.schema  # noqa: F401
 
 
 def mlflow_client(uri: str) -> Any:

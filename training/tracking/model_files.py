@@ -16,6 +16,7 @@ import numpy as np
 from data_shards.sample import FRAMES
 from training.bundle import BundleRecord
 from training.models import MODELS
+from training.tracking.client import load_mlflow
 
 __all__ = ["write_model_files"]
 
@@ -25,6 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 def write_model_files(folder: Path, record: BundleRecord, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Write MLmodel and requirements.txt into `folder`. shapes: of each feature in the data, 0 where a length varies."""
+    load_mlflow()
     from mlflow.models import Model, ModelSignature
     from mlflow.types.schema import Schema, TensorSpec
 

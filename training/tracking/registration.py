@@ -28,6 +28,7 @@ def register(client: Any, mlflow_run_id: str, bundle: Path) -> str:
             run_id=mlflow_run_id,
             tags=tags,
             description=record.notice or record.dataset,
+            await_creation_for=0,  # it waits, and logs that it does, for what only other registries do later
         )
     if record.infers_emotion or not record.reads_video:
         return str(version.version)

@@ -128,4 +128,5 @@ class Sender:
             self._say(f"MLflow at {position.uri} answers again")
         if position.num_refused > self._num_refused:
             self._num_refused = position.num_refused
-            self._say(f"MLflow at {position.uri} did not take {position.num_refused} records; the spool still has them")
+            records = "1 record" if self._num_refused == 1 else f"{self._num_refused} records"
+            self._say(f"MLflow at {position.uri} did not take {records}, which the spool still has")

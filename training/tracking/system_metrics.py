@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from training.tracking.client import first_line
+from training.tracking.client import first_line, load_mlflow
 from training.tracking.entries import Metrics, RunOpened
 from training.tracking.sender import Sender, lock_spool
 from training.tracking.spool import Spool
@@ -87,6 +87,7 @@ class NodeMonitor:
 
 def _collectors() -> list[Any]:
     """MLflow's collectors that work here; the GPU's needs nvidia-ml-py and a driver."""
+    load_mlflow()
     from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
     from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
     from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
