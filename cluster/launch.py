@@ -56,7 +56,10 @@ def connect_ray(address: str | None, *, num_cpus: int) -> None:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            # "local": else Ray joins whatever cluster it finds on this machine, somebody else's too
+            ray.init(
+                address="local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+            )
         stop_on_sigterm()  # in place of Ray's own handler, which ends the process without a word
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = address or "on this machine"
