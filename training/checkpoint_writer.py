@@ -123,19 +123,18 @@ class CheckpointWriter:
 
     def _write(self, due: _Due) -> CheckpointSaved | CheckpointFailed:
         step = due.record.step
+        path = f"{self._checkpoints.store.uri}/{folder_name(step)}"
         try:
             self._checkpoints.save(due.record, due.state, due.best)
         except Exception as error:
-            return CheckpointFailed(step=step, reason=_plain(error))
+            return CheckpointFailed(step=step, reason=_plain(error, path))
         self.saved_step = step
-        path = f"{self._checkpoints.store.uri}/{folder_name(step)}"
         return CheckpointSaved(step=step, path=path, took_s=time.perf_counter() - due.due_s, stall_s=due.stall_s)
 
 
-def _plain(error: Exception) -> str:
+def _plain(error: Exception, path: str) -> str:
     """Why, in one sentence."""
-    if isinstance(error, OSError):
-        return f"{error.filename or 'the checkpoint'}: cannot be written ({error.strerror or error}); make room, or look at it"
     if isinstance(error, RaptError):
         return str(error)
-    return f"cannot be written ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]})"
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
+    return f"{path}: cannot be written ({(reason.splitlines() or [''])[0][:160]}); make room, or look at its permissions"

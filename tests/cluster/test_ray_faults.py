@@ -1,6 +1,6 @@
 """Runs on Ray that lose workers, nodes or their driver, and end as if nothing had happened.
 
-One Ray cluster of a head and a second node, all on loopback, is started for the file.
+One Ray cluster of a head and a second node, with room for a worker each, is started on loopback for the file.
 """
 
 import os
@@ -36,7 +36,8 @@ def ray_cluster() -> Iterator[Any]:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
     connect_ray(cluster.address, num_cpus=2)
     yield cluster
     disconnect_ray()
@@ -99,17 +100,21 @@ def test_workers_that_are_killed_leave_no_trace(
 def test_a_notice_a_hang_and_a_stop_leave_no_trace(
     undisturbed: tuple[Faults, bytes], long_run: RunConfig, simulated_shards: tuple[Path, Manifest]
 ) -> None:
-    """SIGTERM to a worker, SIGSTOP to a worker, then a person's stop, then the run is taken up again."""
+    """SIGTERM to a worker, SIGSTOP to a worker, then a person's stop, then the run is taken up again.
+
+    The timeout leaves time for a busy machine: the first worker alone imports MLflow while the others wait.
+    """
     stopping: list[int] = []
     faults = Faults().hit(6, signal.SIGTERM, 1).hit(16, signal.SIGSTOP, 1)
     faults.plan[28] = lambda: stopping.append(28)
-    bad = job(long_run, simulated_shards, "bad-day", max_failures=1, timeout_s=12.0, hang_after_s=3.0)
+    bad = job(long_run, simulated_shards, "bad-day", timeout_s=20.0, hang_after_s=3.0)
     with pytest.raises(Stopped, match=r"run bad-day: stopped at step \d+; `rapt train --resume bad-day` goes on"):
         run_on_ray(bad, faults, stop=lambda: bool(stopping))
     reasons = [change.reason for change in faults.changes]
     assert any("got SIGTERM" in reason for reason in reasons)
     hangs = [reason for reason in reasons if "is behind" in reason]
-    assert len(hangs) == 1, reasons
+    assert hangs, reasons
+    assert "and silent" in hangs[0]
     assert list((bad.run_folder / "hangs").glob("rank-*.txt"))
     first = faults.starts[1]
     assert first >= 6, "the checkpoint of the step at which the notice was seen is what the next attempt starts from"
@@ -131,8 +136,8 @@ def test_what_can_not_be_retried_any_more_is_one_sentence(
 def test_a_run_goes_down_with_its_nodes_and_up_again(
     ray_cluster: Any, long_run: RunConfig, simulated_shards: tuple[Path, Manifest]
 ) -> None:
-    run = with_settings(long_run, ["loop.epochs=60", "loop.checkpoint_every_steps=0"])  # each epoch ends in a checkpoint
-    lent = [ray_cluster.add_node(num_cpus=2)]
+    run = with_settings(long_run, ["loop.epochs=40", "loop.checkpoint_every_steps=0"])  # each epoch ends in a checkpoint
+    lent = list(ray_cluster.worker_nodes)
     began_s = time.monotonic()
     sizes: list[int] = []
     steps: dict[int, int] = {}
@@ -141,20 +146,19 @@ def test_a_run_goes_down_with_its_nodes_and_up_again(
         if isinstance(event, WorkersChanged):
             print(f"{time.monotonic() - began_s:.1f} s: {event.alive} of {event.wanted}, {event.reason}")
             sizes.append(event.alive)
-            if event.alive == 2 and event.reason.startswith("started again"):
-                ray_cluster.add_node(num_cpus=2)
+            if event.alive == 1 and event.reason.startswith("started again"):
+                ray_cluster.add_node(num_cpus=1)
         if isinstance(event, StepDone):
             steps[event.step] = event.position
             if lent:
                 ray_cluster.remove_node(lent.pop(), allow_graceful=False)
 
-    elastic = job(run, simulated_shards, "elastic", workers=4, min_workers=2)
+    elastic = job(run, simulated_shards, "elastic", workers=2, min_workers=1)
     run_on_ray(elastic, listen, resize_every_s=1.0)
-    assert sizes[0] == 4
-    assert 2 in sizes[1:-1]
-    assert sizes[-1] == 4
+    assert (sizes[0], sizes[-1]) == (2, 2)
+    assert sizes.count(1) == 2, "once when the node went, once when the run went on without it"
     # whoever read them, and however many they were: each global batch once, none left out
-    assert steps == {step: step * run.loop.global_batch for step in range(1, 301)}
+    assert steps == {step: step * run.loop.global_batch for step in range(1, 201)}
 
 
 def test_workers_end_by_themselves_when_their_driver_is_killed(

@@ -166,6 +166,19 @@ def test_accumulation_over_workers_equals_workers_alone(tiny_run: RunConfig, sim
     assert losses(two) == pytest.approx(losses(one), rel=1e-7)
 
 
+def test_workers_go_on_from_what_one_process_left_and_the_first_found(
+    tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path
+) -> None:
+    run = with_settings(tiny_run, ["loop.epochs=2", "loop.precision=fp64"])
+    whole = run_events(run, simulated_shards, tmp_path / "whole")
+    first = run_events(run, simulated_shards, tmp_path / "run", stop_after_step=7)
+    rest = ddp_events(run, simulated_shards, tmp_path / "run", 2)
+    assert [event.start_step for event in rest if isinstance(event, RunStarted)] == [7]
+    assert losses(first) + losses(rest) == pytest.approx(losses(whole), rel=1e-7)
+    ends = [event for event in (*whole, *rest) if isinstance(event, RunFinished)]
+    assert ends[0].best_epoch == ends[1].best_epoch
+
+
 def test_a_run_learns(simulated_shards: Shards, tiny_run: RunConfig, tmp_path: Path) -> None:
     run = with_settings(tiny_run, LEARNING)
     seen = losses(run_events(run, simulated_shards, tmp_path))
