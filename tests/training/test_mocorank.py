@@ -15,10 +15,11 @@ from data_shards.errors import ConfigError
 from data_shards.manifest import Manifest
 from data_shards.reading.loader import ClipInputs
 from data_shards.reading.order import DrawStream
+from data_shards.storage.store import LocalStore
 from tests.training.scored_model import ScoredTcn, ScoredTcnSettings, scored_worker
 from tests.training.test_loop import ddp_events, losses, run_events
 from tests.training.test_losses import naive_mocorank
-from training.checkpoint import latest_checkpoint, load_checkpoint
+from training.checkpoint import Checkpoints, read_state
 from training.config import RunConfig, with_settings
 from training.losses import TrainingLevels
 from training.losses.mocorank import MocoRank, MocoRankSettings
@@ -253,9 +254,9 @@ def run(monkeypatch: pytest.MonkeyPatch) -> RunConfig:
 
 
 def state_of_loss(folder: Path) -> dict[str, torch.Tensor]:
-    path, _, _ = latest_checkpoint(folder / "checkpoints")
-    assert path is not None
-    state: dict[str, torch.Tensor] = load_checkpoint(path)["loss"]
+    found = Checkpoints(LocalStore(folder / "checkpoints"), kept=2, scratch=folder / "scratch").find()
+    assert found.state is not None
+    state: dict[str, torch.Tensor] = read_state(found.state)["loss"]
     return state
 
 
