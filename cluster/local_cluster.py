@@ -35,7 +35,7 @@ __all__ = ["ClusterStatus", "LocalCluster", "local_cluster", "local_token_path",
 _MARK = "RAPT_CLUSTER_ID"  # in the environment of every process of the cluster
 _RAY_PORT, _DASHBOARD_PORT = 6379, 8265
 _START_S = 120.0
-_STOP_S = 30.0  # then whatever is left is killed
+_STOP_S = 10.0  # then whatever is left is killed: nothing of a cluster outlives it, so nothing can be spoilt
 
 
 class LocalCluster(BaseModel):
