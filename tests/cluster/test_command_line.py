@@ -151,6 +151,14 @@ BAD = {
     "local and workers": (["train", "demo", "--data", "{shards}", "--local", "--workers", "2"], "--local trains in this one"),
     "batch that cannot be shared": (["train", "demo", "--data", "{shards}", "--workers", "3"], "3 workers cannot share"),
     "unknown run": (["train", "--resume", "nobody"], "no such run"),
+    "another strategy on resume": (
+        ["train", "--resume", "nobody", "--strategy", "ddp"],
+        "leave RECIPE, --strategy and --set out",
+    ),
+    "strategy that cannot be": (
+        ["train", "demo", "--show", "--strategy", "deepspeed-zero1", "--set", "loop.precision=fp64"],
+        "DeepSpeed keeps its weights in float32",
+    ),
     "unknown alias": (["score", "models:/engagement@nobody", "x.mp4"], "the registry holds none"),
     "no bundle": (["score", "{tmp}", "x.mp4"], "no bundle there"),
     "serve what is not there": (["serve", "models:/engagement@champion"], "the registry holds none"),

@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 def engine_of(run: RunConfig, strategy: str, *, levels: int = 4, seed: int = 0) -> Engine:
     torch.manual_seed(seed)
-    run = with_settings(run, [f"loop.strategy={strategy}"])
+    run = with_settings(run, [f"loop.strategy={strategy}", "loop.microbatch=4"])
     model = MODELS[run.model.name](run.model, levels)
     model.freeze(run.freeze)
     if strategy == "ddp":
@@ -85,7 +85,7 @@ def test_a_strategy_takes_over_its_own_state_and_anothers(
     for name, tensors in state["optimiser"].items():
         assert tensors.keys() == again["optimiser"][name].keys()
         assert all(torch.equal(again["optimiser"][name][key], value) for key, value in tensors.items()), name
-    assert steps(second, 2) == pytest.approx(went_on, rel=0 if before == after else 1e-4)
+    assert steps(second, 2) == pytest.approx(went_on, rel=0 if before == after else 1e-3)
     second.close()
 
 
@@ -158,10 +158,13 @@ def test_it_is_quiet_and_listens_nowhere(tiny_run: RunConfig, strategy: Strategy
 
 @pytest.mark.parametrize(("strategy", "offload"), [("deepspeed-zero2", "optimiser"), ("deepspeed-zero3", "all")])
 def test_offload_is_the_same_arithmetic(tiny_run: RunConfig, strategy: Strategy, offload: str) -> None:
-    plain = engine_of(tiny_run, "ddp")
+    plain = engine_of(tiny_run, strategy)
+    expected = steps(plain, 3)
+    plain.close()
     offloaded = engine_of(with_settings(tiny_run, [f"loop.strategy={strategy}", f"loop.offload={offload}"]), strategy)
-    assert steps(offloaded, 3) == pytest.approx(steps(plain, 3), rel=1e-4)
+    seen = steps(offloaded, 3)
     offloaded.close()
+    assert seen == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.slow
