@@ -128,6 +128,11 @@ class Checkpoints:
         best = content[_best_name(good.best_epoch)] if good.best_epoch else None
         return Found(good, content[_state_name(good.step)], best, tuple(skipped))
 
+    @property
+    def last_step(self) -> int:
+        """Of the newest good checkpoint, 0 where there is none."""
+        return max(self._records, default=0)
+
     def clean(self) -> None:
         """Remove what `find` passed over, and what killed writers left; what cannot be removed stays, and never counts."""
         needed = {name for record in self._records.values() for name in _names_of(record)}

@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,6 +185,27 @@ def test_a_slow_store_neither_stalls_training_nor_fills_memory(tmp_path: Path) -
     assert saved == sorted(saved)
     assert saved[-1] == 40
     assert step_of(checkpoints(tmp_path).find()) == 40
+
+
+def test_a_stopped_run_waits_once_for_a_store_that_hangs_and_names_its_last_checkpoint(tmp_path: Path) -> None:
+    save(tmp_path, 3)
+    store, hung = LocalStore(tmp_path / "checkpoints"), threading.Event()
+
+    class Hanging(LocalStore):
+        def local_path(self, name: str) -> Path:
+            hung.wait()
+            return super().local_path(name)
+
+    ours = Checkpoints(store, kept=2, scratch=tmp_path / "scratch")
+    ours.find()
+    ours.store = Hanging(store.folder)
+    writer = CheckpointWriter(ours, drain_s=0.5)
+    writer.submit(record(4), state(4), weights(4), due_s=time.perf_counter())
+    writer.drain(retry=True)
+    writer.drain(retry=False)
+    assert [(type(event), event.step) for event in writer.news()] == [(CheckpointFailed, 4)]
+    assert writer.saved_step == 3
+    hung.set()
 
 
 def test_the_copy_keeps_memory_layouts_and_what_is_shared(tmp_path: Path) -> None:
