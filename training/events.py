@@ -1,7 +1,9 @@
 """What a run says while it goes: typed events, to whoever listens (a terminal, a file, MLflow). Only the first worker speaks."""
 
 import json
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -155,15 +157,22 @@ def parse_event(line: bytes) -> Event:
 
 
 class EventLog:
-    """Appends every event to `path` as a JSON line, flushed, so that another process can follow it."""
+    """Appends every event to `path` as a JSON line, at once, so that another process can follow it. Any thread may tell.
+
+    No run ends for its log: what a full disk does not take is kept in memory and written with the next event.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
+        self._unwritten = b""
+        self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
-        self._file.write(event.to_bytes())
-        self._file.flush()
+        with self._lock, suppress(OSError):
+            self._unwritten += event.to_bytes()
+            while self._unwritten:
+                self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
 
     def close(self) -> None:
         self._file.close()
