@@ -43,18 +43,24 @@ class World:
         return items
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` gives on the first worker, on every worker; a RaptError that it raises there is raised on all."""
+        """What `make` gives on the first worker, on every worker; a RaptError that it raises there is raised on all.
+
+        Where it raises anything else there, the others raise a RuntimeError that says so, and wait for nothing.
+        """
         if self.size == 1:
             return make()
-        answer: list[Any] = [None]
+        answer: list[Any] = [None, None]  # what was made, and the error in its place
+        fault: Exception | None = None
         if self.is_first:
             try:
-                answer = [make()]
+                answer[0] = make()
             except RaptError as error:
-                answer = [error]
+                fault = answer[1] = error
+            except Exception as error:  # may be of a kind that cannot be sent
+                fault, answer[1] = error, RuntimeError(f"the first worker failed ({type(error).__name__}: {error})")
         dist.broadcast_object_list(answer)
-        if isinstance(answer[0], RaptError):
-            raise answer[0]
+        if error := fault or answer[1]:
+            raise error
         return answer[0]  # type: ignore[no-any-return]  # what came is what was sent
 
     def stack(self, values: Tensor) -> Tensor:
