@@ -91,7 +91,7 @@ class TorchEngine:
         if world.size > 1:
             ids = [device.index or 0] if device.type == "cuda" else None
             # synchronised statistics are equal on every worker already, so no buffer is sent before each forward
-            self._ddp = DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
+            self._ddp = DistributedDataParallel(self.model, device_ids=ids, forward_sync_buffers=False)
             wrapped = self._ddp
         self._forward = torch.compile(wrapped) if run.loop.compile else wrapped
 

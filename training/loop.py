@@ -81,7 +81,8 @@ def train(
     """Train `run` on the shards at `data`, a folder or s3://bucket/prefix; returns the bundle's folder.
 
     The bundle is written below run_folder. checkpoints: where they lie, a folder or s3://bucket/prefix of this run alone;
-    run_folder/checkpoints where it is None. Only the first worker reads and writes there, and hands the others what it read.
+    run_folder/checkpoints where it is None. Only the first worker reads and writes there, and looks for a bundle, and hands
+    the others what it read: their run_folder may be another machine's.
     A run that has checkpoints goes on from its last good one, also where run_folder is new; one that has its bundle is
     finished, and is neither trained nor tested again. stop_after_step ends the run early, with a checkpoint and no bundle
     (None is returned). cache: where shards of a bucket are kept.
@@ -92,8 +93,8 @@ def train(
     world, device = world or World(), device or torch.device("cpu")
     tell = _teller(listeners if world.is_first else ())
     bundle = run_folder / "bundle"
-    if (bundle / "run.json").exists():
-        record = read_record(bundle)
+    record = world.from_first(lambda: read_record(bundle) if (bundle / "run.json").exists() else None)
+    if record is not None:
         tell(RunFinished(bundle=str(bundle), best_epoch=record.best_epoch, test=record.test))
         return bundle
     store = checkpoint_store(checkpoints, run_folder)

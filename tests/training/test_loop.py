@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,6 +143,23 @@ def ddp_events(
     arguments = (world_size, port, run.model_dump_json(), str(shards[0]), str(folder), cache)
     torch.multiprocessing.spawn(worker, arguments, nprocs=world_size)
     return [parse_event(line) for line in (folder / "events.jsonl").read_bytes().splitlines()]
+
+
+def _worker_apart(rank: int, world_size: int, port: int, run_json: str, data: str, folder: str, cache: Path | None) -> None:
+    """A worker whose run_folder is of its own machine, and to which a warning is a fault."""
+    warnings.filterwarnings("error", category=FutureWarning)
+    _worker(rank, world_size, port, run_json, data, f"{folder}/{rank}", cache)
+
+
+@pytest.mark.parametrize("has_bundle", [0, 1])
+def test_workers_go_by_the_first_ones_bundle(
+    tiny_run: RunConfig, simulated_shards: Shards, tiny_bundle: Path, tmp_path: Path, has_bundle: int
+) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / str(has_bundle) / "bundle")
+    (tmp_path / "events.jsonl").symlink_to(tmp_path / "0" / "events.jsonl")
+    events = ddp_events(tiny_run, simulated_shards, tmp_path, 2, worker=_worker_apart)
+    assert len(losses(events)) == (0 if has_bundle == 0 else 5)
+    assert isinstance(events[-1], RunFinished)
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
