@@ -59,8 +59,8 @@ class World:
             except Exception as error:  # may be of a kind that cannot be sent
                 fault, answer[1] = error, RuntimeError(f"the first worker failed ({type(error).__name__}: {error})")
         dist.broadcast_object_list(answer)
-        if error := fault or answer[1]:
-            raise error
+        if (failed := fault or answer[1]) is not None:
+            raise failed
         return answer[0]  # type: ignore[no-any-return]  # what came is what was sent
 
     def stack(self, values: Tensor) -> Tensor:
