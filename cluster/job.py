@@ -21,6 +21,7 @@ from training.events import Event, EventLog, Listener, Notice, Profiled
 from training.loop import Phase, Watch, train
 from training.profile import StepProfile
 from training.tracking.client import check_tracking_uri, shown_uri
+from training.tracking.entries import ending_by
 from training.tracking.system_metrics import NodeMonitor
 from training.tracking.tracker import SPOOL, MlflowTracker, TrackingSettings
 from training.world import World
@@ -271,12 +272,13 @@ def run_worker(
             parent=job.parent,
             notify=notify,
         )
-        bundle = None
         try:
             with _watched(job, notify):
                 bundle = share(listeners=(events, tracker, *listeners))
-        finally:
-            tracker.close(finished=bundle is not None, register=bundle if job.registers else None)
+        except BaseException as error:
+            tracker.close(ending_by(error))
+            raise
+        tracker.close("FINISHED" if bundle else ending_by(None), register=bundle if job.registers else None)
     if bundle is None:
         return None
     return JobResult(bundle=bundle, version=tracker.version, mlflow_run_id=tracker.mlflow_run_id)

@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from data_shards.manifest import read_manifest
 from training.check import check_stages
 from training.config import RunConfig
 from training.tracking.client import check_tracking_uri
+from training.tracking.entries import ending_by
 from training.tracking.parent import ParentRun, has_been_told
 
 __all__ = ["StagedJob", "is_staged", "load_staged_job", "run_staged"]
@@ -68,19 +68,30 @@ def run_staged(staged: StagedJob, launch: Launch, *, notify: Callable[[str], Non
     stages = [run.model_dump(mode="json") for run in staged.runs]
     write_run_json(job, {"recipe": staged.recipe, "stages": stages}, digest=read_manifest(job.data).digest)
     tags = job_tags(job) | {"recipe": staged.recipe, "stages": ", ".join(run.recipe for run in staged.runs)}
+    parent = ParentRun(
+        job.mlflow_uri, name=job.run_id, tags=tags, run_folder=job.run_folder, settings=job.tracking, notify=notify
+    )
+    try:
+        result = _launch_in_turn(staged, launch)
+        if result is not None:
+            parent.take_over(result.bundle)
+    except BaseException as error:
+        parent.close(ending_by(error))
+        raise
+    parent.close("FINISHED" if result else ending_by(None))
+    return result
+
+
+def _launch_in_turn(staged: StagedJob, launch: Launch) -> JobResult | None:
     result = None
-    whole = ParentRun(job.mlflow_uri, name=job.run_id, tags=tags, run_folder=job.run_folder, settings=job.tracking, notify=notify)
-    with closing(whole) as parent:
-        for number in range(len(staged.runs)):
-            stage = staged.stage(number)
-            is_last = number == len(staged.runs) - 1
-            if not is_last and staged.is_done(number) and has_been_told(stage.run_folder):
-                continue  # one that is done but was stopped before all was told is told once more, not trained
-            result = launch(stage)
-            if result is None:
-                return None
-        assert result is not None
-        parent.take_over(result.bundle)
+    for number in range(len(staged.runs)):
+        stage = staged.stage(number)
+        is_last = number == len(staged.runs) - 1
+        if not is_last and staged.is_done(number) and has_been_told(stage.run_folder):
+            continue  # one that is done but was stopped before all was told is told once more, not trained
+        result = launch(stage)
+        if result is None:
+            return None
     return result
 
 

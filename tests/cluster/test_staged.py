@@ -119,7 +119,7 @@ def test_a_job_stopped_in_its_second_stage_goes_on_there(shards: Shards) -> None
     client = mlflow_client(mlflow_uri())
     experiment = client.get_experiment_by_name("engagement").experiment_id
     (parent,) = client.search_runs([experiment], filter_string="attributes.run_name = 'stopped'")
-    assert parent.info.status == "FAILED"
+    assert parent.info.status == "KILLED"
 
     assert is_staged(run_folder("stopped"))
     again = load_staged_job(run_folder("stopped"), data=None, mlflow_uri=mlflow_uri())

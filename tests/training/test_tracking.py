@@ -13,14 +13,17 @@ from mlflow.models import Model
 from cluster.home import mlflow_uri, run_folder
 from cluster.job import JobResult, TrainingJob
 from cluster.launch import run_local
-from data_shards.errors import ConfigError, ModelError
+from data_shards.errors import ConfigError, ModelError, Stopped
 from data_shards.manifest import Manifest
 from training.bundle import BundleRecord, read_record
 from training.config import RunConfig
+from training.events import Profiled
 from training.promotion import Gate, promote
 from training.registry import resolve
 from training.reproduction.table import Figure, Row, Table
-from training.tracking import TrackingSettings, mlflow_client, shown_uri, track_table
+from training.tracking import MlflowTracker, TrackingSettings, mlflow_client, shown_uri, track_table
+from training.tracking.entries import RunOpened, ending_by
+from training.tracking.spool import Spool
 
 
 def run_job(
@@ -91,12 +94,43 @@ def test_a_stopped_and_resumed_job_is_one_mlflow_run(tiny_run: RunConfig, simula
     assert run_job(tiny_run, simulated_shards, "stopped", stop_after_step=2) is None
     client = mlflow_client(mlflow_uri())
     experiment = client.get_experiment_by_name("engagement").experiment_id
-    assert [run.info.status for run in client.search_runs([experiment])] == ["FAILED"]
+    assert [run.info.status for run in client.search_runs([experiment])] == ["KILLED"]
     result = run_job(tiny_run, simulated_shards, "stopped")
     assert result is not None
     assert [run.info.status for run in client.search_runs([experiment])] == ["FINISHED"]
     steps = [metric.step for metric in client.get_metric_history(result.mlflow_run_id, "loss")]
     assert steps == [1, 2, 3, 4, 5]
+
+
+def test_a_run_that_was_killed_while_it_was_opened_has_its_params_and_its_newest_job(
+    tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest]
+) -> None:
+    folder = run_folder("cut")
+    spool = Spool(folder / "tracking")
+    spool.append(RunOpened(name="cut", at_ms=1))  # the kill came here
+    spool.close()
+    for job in ("job-1", "job-2"):
+        tracker = MlflowTracker(
+            mlflow_uri(),
+            tiny_run,
+            name="cut",
+            tags={"ray_job": job},
+            run_folder=folder,
+            manifest=simulated_shards[1],
+            data=str(simulated_shards[0]),
+            settings=TrackingSettings(stopped_wait_s=60),
+        )
+        tracker(Profiled(sentence=f"{job} is data-bound", bound="data", shares={"data": 1.0}, folder="profile"))
+        tracker.close(ending_by(Stopped("stopped")))
+    run = mlflow_client(mlflow_uri()).get_run(tracker.mlflow_run_id)
+    assert (run.info.status, run.data.tags["ray_job"], run.data.tags["profile"]) == ("KILLED", "job-2", "job-2 is data-bound")
+    assert run.data.params["model.name"] == "resnet_tcn"
+    assert len(run.inputs.dataset_inputs) == 1
+
+
+def test_only_an_error_is_a_failure() -> None:
+    assert {ending_by(error) for error in (None, Stopped("a person"), KeyboardInterrupt())} == {"KILLED"}
+    assert {ending_by(error) for error in (ModelError("diverged"), RuntimeError("no memory"))} == {"FAILED"}
 
 
 def test_resuming_with_other_data_leaves_the_run_as_it_was(

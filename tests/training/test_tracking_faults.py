@@ -130,7 +130,7 @@ def test_a_server_that_was_away_and_lost_answers_has_the_record_of_an_undisturbe
                 way.faults.clear()
                 way.faults += everything("lose-answer", times=3)
             tracker(event)
-        tracker.close(finished=True, register=None)
+        tracker.close("FINISHED")
         assert tracker.mlflow_run_id, said
         assert waiting_records(run_folder(name) / "tracking") == 0
     undisturbed, disturbed = (record_of(tracking_server, name) for name in ("undisturbed", "disturbed"))
@@ -192,7 +192,7 @@ def test_a_server_that_refuses_is_told_once_and_asked_no_more(
     asked = len(way.requests)
     for step in range(1, 100):
         tracker(step_done(step))
-    tracker.close(finished=True)  # does not wait for what will never come
+    tracker.close("FINISHED")  # does not wait for what will never come
     assert len(way.requests) == asked == 1
     assert len(said) == 2
     assert f"MLflow at {way.endpoint} refuses" in said[0]
@@ -207,7 +207,7 @@ def test_a_run_that_was_deleted_ends_the_sending_and_one_bad_name_does_not(
     tracker(step_done(1))
     tracker._spool.append(Metrics(at_ms=1, step=1, values={"no such name?": 1.0}))
     tracker(step_done(2))
-    tracker.close(finished=True)
+    tracker.close("FINISHED")
     assert [step for step, _ in record_of(tracking_server, "names")["history"]["loss"]] == [1, 2]
     assert said == [f"MLflow at {tracking_server} did not take 1 record, which the spool still has"]
 
@@ -216,7 +216,7 @@ def test_a_run_that_was_deleted_ends_the_sending_and_one_bad_name_does_not(
     until(lambda: bool(read_position(run_folder("deleted") / "tracking").mlflow_run_id))
     mlflow_client(tracking_server).delete_run(run_named(tracking_server, "deleted").info.run_id)
     tracker(step_done(1))
-    tracker.close(finished=True)
+    tracker.close("FINISHED")
     assert "has deleted the run" in said[0]
     assert len(said) == 2
 
@@ -250,7 +250,7 @@ for event in events_of(bundle):
     tracker = tracker_of(way.endpoint, tiny_run, simulated_shards, "killed", said, close_wait_s=120)
     for event in events_of(tiny_bundle, first=51):  # from the checkpoint of step 50
         tracker(event)
-    tracker.close(finished=True)
+    tracker.close("FINISHED")
     record = record_of(tracking_server, "killed")
     assert record["history"]["loss"] == [(step, 1 / step) for step in range(1, 201)]
     assert [step for step, _ in record["history"]["train_loss"]] == list(range(10, 201, 10))
@@ -265,6 +265,6 @@ def test_a_nodes_metrics_wait_for_the_run_that_another_worker_makes(
     node.append(RunOpened(name="nodes", makes_it=False, at_ms=1))
     node.append(Metrics(at_ms=2, step=0, values={"system/other-node/cpu_utilization_percentage": 50.0}))
     node.close()
-    tracker.close(finished=True)
+    tracker.close("FINISHED")
     assert sync_run(run_folder("nodes"), tracking_server).num_sent == 2
     assert run_named(tracking_server, "nodes").data.metrics["system/other-node/cpu_utilization_percentage"] == 50.0

@@ -3,9 +3,31 @@
 import json
 from typing import Literal
 
+from data_shards.errors import Stopped
 from data_shards.schema import Stored
 
-__all__ = ["Artifact", "DatasetInput", "Entry", "Metrics", "Params", "Register", "RunOpened", "Status", "Tags", "parse_entry"]
+__all__ = [
+    "Artifact",
+    "DatasetInput",
+    "Ending",
+    "Entry",
+    "Metrics",
+    "Params",
+    "Register",
+    "RunOpened",
+    "Status",
+    "Tags",
+    "ending_by",
+    "parse_entry",
+]
+
+Ending = Literal["FINISHED", "FAILED", "KILLED"]
+"""How a run ended, in MLflow's words: KILLED is one that was stopped, and can go on."""
+
+
+def ending_by(error: BaseException | None) -> Ending:
+    """How a run ended that has no bundle: as stopped where a person or a node asked, as failed by any other error."""
+    return "KILLED" if error is None or isinstance(error, Stopped) or not isinstance(error, Exception) else "FAILED"
 
 
 class RunOpened(Stored):
@@ -71,7 +93,7 @@ class Register(Stored):
 
 class Status(Stored):
     kind: Literal["status"] = "status"
-    status: Literal["RUNNING", "FINISHED", "FAILED"]
+    status: Literal["RUNNING"] | Ending
     at_ms: int
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from training.bundle import read_record
-from training.tracking.entries import Metrics, RunOpened, Status, Tags
+from training.tracking.entries import Ending, Metrics, RunOpened, Status, Tags
 from training.tracking.figures import figures_of
 from training.tracking.sender import Sender
 from training.tracking.spool import Spool
@@ -29,12 +29,11 @@ class ParentRun:
     ) -> None:
         self._uri, self._name, self._settings, self._notify = uri, name, settings or TrackingSettings(), notify
         self._spool = Spool(run_folder / SPOOL)
-        if not self._spool.num_entries:
+        if not self._spool.last_status:
             self._spool.append(RunOpened(name=name, at_ms=_now_ms()))
         self._spool.append(Tags(values=tags))
         self._spool.append(Status(status="RUNNING", at_ms=_now_ms()), durable=True)
         self._sender = Sender(self._spool, uri, notify=notify)
-        self._is_whole = False
 
     def take_over(self, bundle: Path) -> None:
         """Copy the figures of the last stage's bundle, so that the parent stands in a list of runs beside others."""
@@ -42,12 +41,10 @@ class ParentRun:
         values = figures_of(record.validation, "best_validation") if record.validation else {}
         values |= figures_of(record.test) if record.test else {}
         self._spool.append(Metrics(at_ms=_now_ms(), step=0, values=values))
-        self._is_whole = True
 
-    def close(self) -> None:
-        """End the run: as finished where the last stage's figures were taken over, as failed otherwise."""
-        status = Status(status="FINISHED" if self._is_whole else "FAILED", at_ms=_now_ms())
-        self._spool.append(status, durable=True)
+    def close(self, ending: Ending) -> None:
+        """End the run as its last stage ended, whose figures were taken over where it finished."""
+        self._spool.append(Status(status=ending, at_ms=_now_ms()), durable=True)
         self._spool.close()
         _, num_waiting = self._sender.close(wait_s=self._settings.close_wait_s)
         if num_waiting:

@@ -10,9 +10,20 @@ from typing import Any
 from data_shards.manifest import Manifest
 from training.bundle import read_record
 from training.config import RunConfig
-from training.events import CheckpointSaved, EpochDone, Event, RunFinished, RunStarted, StepDone
+from training.events import CheckpointSaved, EpochDone, Event, Profiled, RunFinished, RunStarted, StepDone
 from training.tracking.client import first_line, shown_uri
-from training.tracking.entries import Artifact, DatasetInput, Metrics, Params, Register, RunOpened, Status, Tags, parse_entry
+from training.tracking.entries import (
+    Artifact,
+    DatasetInput,
+    Ending,
+    Metrics,
+    Params,
+    Register,
+    RunOpened,
+    Status,
+    Tags,
+    parse_entry,
+)
 from training.tracking.figures import figures_of
 from training.tracking.model_files import write_model_files
 from training.tracking.pictures import Curve, draw_confusion, draw_curves
@@ -61,7 +72,7 @@ class MlflowTracker:
         self._settings = settings or TrackingSettings()
         self._uri, self._name, self._notify, self._run_folder, self._manifest = uri, name, notify, run_folder, manifest
         self._spool = Spool(run_folder / SPOOL)
-        if not self._spool.num_entries:
+        if not self._spool.last_status:  # new, or killed before all of these were told
             self._spool.append(RunOpened(name=name, parent=parent, at_ms=_now_ms()))
             self._spool.append(Params(values={name: str(value) for name, value in _flat(run.model_dump(mode="json"))}))
             self._spool.append(_dataset(manifest, data))
@@ -77,16 +88,16 @@ class MlflowTracker:
             self._notify(f"not told to MLflow: {event.kind} ({type(error).__name__}: {first_line(error)})")
         self._sender.wake()
 
-    def close(self, *, finished: bool, register: Path | None = None) -> None:
-        """End the run as finished or failed, after its bundle was registered; then wait for MLflow, but not for ever.
+    def close(self, ending: Ending, *, register: Path | None = None) -> None:
+        """End the run, after its bundle was registered; then wait for MLflow, but not for ever.
 
         Afterwards mlflow_run_id and version are what MLflow gave, "" where it has not answered.
         """
         if register:
             self._spool.append(Register(path=self._relative(register)))
-        self._spool.append(Status(status="FINISHED" if finished else "FAILED", at_ms=_now_ms()), durable=True)
+        self._spool.append(Status(status=ending, at_ms=_now_ms()), durable=True)
         self._spool.close()
-        wait_s = self._settings.close_wait_s if finished else self._settings.stopped_wait_s
+        wait_s = self._settings.close_wait_s if ending == "FINISHED" else self._settings.stopped_wait_s
         position, num_waiting = self._sender.close(wait_s=wait_s)
         self.mlflow_run_id, self.version = position.mlflow_run_id, position.version
         if num_waiting:
@@ -105,6 +116,8 @@ class MlflowTracker:
         elif isinstance(event, RunStarted):
             steps = {"total_steps": str(event.total_steps), "steps_per_epoch": repr(event.steps_per_epoch)}
             self._spool.append(Tags(values=steps))
+        elif isinstance(event, Profiled):
+            self._spool.append(Tags(values={"profile": event.sentence}))
         elif isinstance(event, RunFinished):
             self._finished(event)
 
