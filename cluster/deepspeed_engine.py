@@ -20,7 +20,7 @@ from data_shards.errors import ModelError
 from data_shards.reading.loader import ClipInputs
 from training.batch_norm import synchronise_batch_norm
 from training.config import RunConfig
-from training.engine import DIVERGED, make_optimiser, on_cpu, optimiser_by_name, set_lr, trained
+from training.engine import DIVERGED, make_optimiser, optimiser_by_name, set_lr, trained
 from training.models import EngagementModel, ModelOutput
 from training.world import World
 
@@ -102,8 +102,11 @@ class DeepSpeedEngine:
         for name, parameter in trained(self.model).items():
             gathered = {key: safe_get_full_optimizer_state(parameter, key) for key in shared}
             if self._world.is_first:
-                by_name[name] = on_cpu(gathered | of_all)
-        return {"model": on_cpu(whole.state_dict()), "optimiser": by_name} if self._world.is_first else {}
+                # from a GPU at once, where all of them together may have no room
+                by_name[name] = {key: tensor.detach().cpu() for key, tensor in gathered.items()}
+                # one of its own: torch's optimisers count each parameter's steps
+                by_name[name] |= {key: tensor.to("cpu", copy=True) for key, tensor in of_all.items()}
+        return {"model": whole.state_dict(), "optimiser": by_name} if self._world.is_first else {}
 
     def load_state(self, state: dict[str, Any]) -> None:
         by_name = optimiser_by_name(state, self.model)

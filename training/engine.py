@@ -1,7 +1,6 @@
 """The Engine: forward, backward, step and state of a model under one way of running it. The loop knows nothing else of it."""
 
 import math
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -23,7 +22,6 @@ __all__ = [
     "TorchEngine",
     "lr_at",
     "make_optimiser",
-    "on_cpu",
     "optimiser_by_name",
     "set_lr",
     "trained",
@@ -56,7 +54,8 @@ class Engine(Protocol):
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds, of one form under every strategy: {"model": the state dict, "optimiser": {name of a
-        parameter: its state's tensors}}, copied to the CPU. Workers call it together; whole on the first, empty elsewhere.
+        parameter: its state's tensors}}. Workers call it together; whole on the first, empty elsewhere. True until the next
+        step: who keeps it copies it, as the checkpoints' writer does, so the engine makes no copy of its own.
         """
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -123,8 +122,8 @@ class TorchEngine:
     def state(self) -> dict[str, Any]:
         if not self._world.is_first:
             return {}
-        by_name = {name: on_cpu(self._optimiser.state.get(p, {})) for name, p in trained(self.model).items()}
-        return {"model": on_cpu(self.model.state_dict()), "optimiser": by_name}
+        by_name = {name: dict(self._optimiser.state.get(p, {})) for name, p in trained(self.model).items()}
+        return {"model": self.model.state_dict(), "optimiser": by_name}
 
     def load_state(self, state: dict[str, Any]) -> None:
         by_name = optimiser_by_name(state, self.model)
@@ -139,11 +138,6 @@ class TorchEngine:
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that train, by name, in the model's order."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU, which no later step changes."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 def optimiser_by_name(state: dict[str, Any], model: nn.Module) -> dict[str, dict[str, Tensor]]:

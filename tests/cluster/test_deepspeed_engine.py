@@ -19,6 +19,7 @@ from tests.training.test_loop import losses, run_events
 from training.config import RunConfig, Strategy, with_settings
 from training.engine import Engine, TorchEngine
 from training.events import Event
+from training.host_copy import HostBuffers
 from training.loop import train
 from training.models import MODELS
 from training.world import World
@@ -73,7 +74,7 @@ def test_a_strategy_takes_over_its_own_state_and_anothers(
     run = with_settings(tiny_run, [f"optimiser.name={optimiser}", "model.dropout=0.3"])
     first = engine_of(run, before)
     steps(first, 2)
-    state = first.state()
+    state = HostBuffers().copy(first.state())
     went_on = steps(first, 2)
     first.close()
     second = engine_of(run, after, seed=1)
@@ -90,11 +91,11 @@ def test_a_strategy_takes_over_its_own_state_and_anothers(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_state_is_not_changed_by_later_steps_and_is_on_the_cpu_by_name(tiny_run: RunConfig, strategy: Strategy) -> None:
+def test_a_copied_state_is_not_changed_by_later_steps_and_is_by_name(tiny_run: RunConfig, strategy: Strategy) -> None:
     engine = engine_of(tiny_run, strategy)
     before_any_step = engine.state()
     steps(engine, 1)
-    state = engine.state()
+    state = HostBuffers().copy(engine.state())
     kept = {name: tensor.clone() for name, tensor in state["model"].items()}
     steps(engine, 1)
     newer = engine.state()
@@ -117,7 +118,7 @@ def trained_weights(state: dict[str, Any]) -> list[str]:
 def test_a_gradient_that_is_no_number_is_one_sentence_and_changes_nothing(tiny_run: RunConfig, strategy: Strategy) -> None:
     engine = engine_of(tiny_run, strategy)
     steps(engine, 1)
-    before = engine.state()["model"]
+    before = HostBuffers().copy(engine.state()["model"])
     engine.backward(engine.forward(inputs()).logits_BK.sum() * float("inf"), last_of_step=True)
     with pytest.raises(ModelError, match=r"the gradient's norm is (inf|nan); the run has diverged: start a new one"):
         engine.step(1e-2)
