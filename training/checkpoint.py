@@ -10,11 +10,13 @@ Order is by step. No clock and no file time is looked at.
 
 Kept are the newest `kept` checkpoints and the best weights that they name; the rest is removed after each that was written,
 so the only good one never is. On a full disk all but the newest good one are given up before the next is tried once more.
-What killed writers left, and what is damaged, is removed when a run starts.
+What killed writers left, and what is damaged, is removed when a run starts. What cannot be read for another reason is neither:
+a disk or a store that fails ends the start, and beside a record of another form nothing is removed.
 """
 
 import errno
 import hashlib
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +31,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from data_shards.atomic import is_partial, whole_file
-from data_shards.errors import DataError, ShardError
+from data_shards.errors import DataError, ModelError, ShardError, StorageError
 from data_shards.schema import Stored
 from data_shards.storage.store import Store, fetched
 
@@ -91,9 +93,14 @@ class Checkpoints:
     def __init__(self, store: Store, *, kept: int, scratch: Path) -> None:
         self.store, self._kept, self._scratch = store, kept, scratch
         self._records: dict[int, CheckpointRecord] = {}
+        self._not_understood: list[str] = []
 
     def find(self) -> Found:
-        """The last good checkpoint. StorageError where the store does not answer: then nobody knows which is the last."""
+        """The last good checkpoint.
+
+        StorageError where the store, or the disk, does not answer: then nobody knows which is the last. ModelError where
+        there are only some of another version of Rapt: a run that started afresh would write over them.
+        """
         sizes = self.store.names()
         steps = sorted({int(match[1]) for name in sizes if (match := _OURS.fullmatch(name)) and match[1]}, reverse=True)
         good, content, skipped = None, {}, []
@@ -104,18 +111,33 @@ class Checkpoints:
                     content = {name: self._read_file(name, file, sizes) for name, file in record.files.items()}
                     good = record
                 self._records[step] = record
-            except (OSError, ShardError):
+            except (FileNotFoundError, ShardError):
                 skipped += [folder_name(step)] if good is None else []
+            except OSError as error:
+                raise StorageError(
+                    f"{self.store.uri}/{folder_name(step)}: cannot be read ({error.strerror or type(error).__name__}); look at the "
+                    "disk, or move the folder away to go on from an earlier checkpoint"
+                ) from None
+        if good is None and self._not_understood:
+            raise ModelError(
+                f"{self.store.uri}/{self._not_understood[0]}: a checkpoint of another version of Rapt; resume the run with that "
+                "version, or start a new run"
+            )
         if good is None:
             return NOTHING_FOUND._replace(skipped=tuple(skipped))
         best = content[_best_name(good.best_epoch)] if good.best_epoch else None
         return Found(good, content[_state_name(good.step)], best, tuple(skipped))
 
+    @property
+    def last_step(self) -> int:
+        """Of the newest good checkpoint, 0 where there is none."""
+        return max(self._records, default=0)
+
     def clean(self) -> None:
         """Remove what `find` passed over, and what killed writers left; what cannot be removed stays, and never counts."""
         needed = {name for record in self._records.values() for name in _names_of(record)}
         with suppress(OSError, DataError):
-            for name in self.store.names():
+            for name in () if self._not_understood else self.store.names():
                 if _OURS.fullmatch(name) and name not in needed:
                     self._delete(name)
         here = self.store.local_path("any")
@@ -215,6 +237,8 @@ class Checkpoints:
         """ShardError where the record is not as it was written."""
         name = _record_name(step)
         content = self.store.read(name)
+        if _is_of_another_form(content):
+            self._not_understood.append(folder_name(step))
         record = CheckpointRecord.from_bytes(content, origin=name)
         if (record.step, content) != (step, record.sealed(record.files).to_bytes()):
             raise ShardError(f"{name}: not as it was written; resume from an earlier checkpoint")
@@ -281,6 +305,15 @@ def _record_name(step: int) -> str:
 
 def _best_name(epoch: int) -> str:
     return f"best-epoch-{epoch:06d}.safetensors"
+
+
+def _is_of_another_form(content: bytes) -> bool:
+    """Whether a record has other fields than ours: another version's, or one whose field's name a flipped bit changed."""
+    try:
+        fields = json.loads(content)
+    except ValueError:
+        return False
+    return isinstance(fields, dict) and fields.keys() != CheckpointRecord.model_fields.keys()
 
 
 def _names_of(record: CheckpointRecord) -> set[str]:

@@ -49,7 +49,7 @@ class CheckpointWriter:
         self._news: list[CheckpointSaved | CheckpointFailed] = []
         self._closed = False
         self._retry_until_s = 0.0
-        self.saved_step = 0
+        self.saved_step = checkpoints.last_step
         self._thread = threading.Thread(target=self._run, name="rapt-checkpoints", daemon=True)
         self._thread.start()
 
@@ -73,10 +73,12 @@ class CheckpointWriter:
         return news
 
     def drain(self, *, retry: bool) -> None:
-        """Wait until the last checkpoint is written, at most drain_s; the writer then takes no more.
+        """Wait until the last checkpoint is written, at most drain_s; the writer then takes no more. Once: again is nothing.
 
         retry: try one that cannot be written until then, because the run ends with it; otherwise once.
         """
+        if self._closed:
+            return
         until_s = time.perf_counter() + self._drain_s
         self._close(retry_until_s=until_s if retry else 0.0)
         self._thread.join(max(0.0, until_s - time.perf_counter()))

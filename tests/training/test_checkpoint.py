@@ -1,18 +1,21 @@
 """Checkpoints that are whole or not there: killed writers, flipped bytes, full disks, clocks that jump. Trials are counted."""
 
+import errno
 import json
 import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from data_shards.errors import StorageError
+from data_shards.errors import ModelError, StorageError
 from data_shards.storage.store import LocalStore
 from tests.conftest import ROOT
 from tests.training.killed_writer import checkpoints, record, state, weights
@@ -94,6 +97,39 @@ def test_a_store_that_does_not_answer_is_not_taken_for_an_empty_one(tmp_path: Pa
         checkpoints(tmp_path).find()
 
 
+def test_a_disk_that_fails_for_a_moment_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, 1, 2)
+    whole = Path.open
+
+    def fail(path: Path, *rest: Any, **named: Any) -> Any:
+        if path.name == "state.pt":
+            raise OSError(errno.EIO, "Input/output error")
+        return whole(path, *rest, **named)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Path, "open", fail)
+        with pytest.raises(StorageError, match=r"step-00000002: cannot be read \(Input/output error\)"):
+            checkpoints(tmp_path).find()
+    assert step_of(checkpoints(tmp_path).find()) == 2
+
+
+@pytest.mark.parametrize("kept", [1, 0])
+def test_a_checkpoint_of_another_version_is_not_removed(tmp_path: Path, kept: int) -> None:
+    save(tmp_path, *range(1, kept + 1), 4)
+    path = tmp_path / "checkpoints" / "step-00000004" / "checkpoint.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"world_size": 2}))
+    before = sorted((tmp_path / "checkpoints").rglob("*"))
+    ours = checkpoints(tmp_path)
+    if kept:
+        found = ours.find()
+        assert (step_of(found), found.skipped) == (1, ("step-00000004",))
+    else:
+        with pytest.raises(ModelError, match=r"step-00000004: a checkpoint of another version of Rapt; resume the run with"):
+            ours.find()
+    ours.clean()
+    assert sorted((tmp_path / "checkpoints").rglob("*")) == before
+
+
 def test_order_is_by_step_whatever_the_clock_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, jumps = time.time, iter([0.0, -1e9, 1e9, -5.0, 3e8, -3e8] * 1000)
     monkeypatch.setattr(time, "time", lambda: real() + next(jumps))
@@ -149,6 +185,27 @@ def test_a_slow_store_neither_stalls_training_nor_fills_memory(tmp_path: Path) -
     assert saved == sorted(saved)
     assert saved[-1] == 40
     assert step_of(checkpoints(tmp_path).find()) == 40
+
+
+def test_a_stopped_run_waits_once_for_a_store_that_hangs_and_names_its_last_checkpoint(tmp_path: Path) -> None:
+    save(tmp_path, 3)
+    store, hung = LocalStore(tmp_path / "checkpoints"), threading.Event()
+
+    class Hanging(LocalStore):
+        def local_path(self, name: str) -> Path:
+            hung.wait()
+            return super().local_path(name)
+
+    ours = Checkpoints(store, kept=2, scratch=tmp_path / "scratch")
+    ours.find()
+    ours.store = Hanging(store.folder)
+    writer = CheckpointWriter(ours, drain_s=0.5)
+    writer.submit(record(4), state(4), weights(4), due_s=time.perf_counter())
+    writer.drain(retry=True)
+    writer.drain(retry=False)
+    assert [(type(event), event.step) for event in writer.news()] == [(CheckpointFailed, 4)]
+    assert writer.saved_step == 3
+    hung.set()
 
 
 def test_the_copy_keeps_memory_layouts_and_what_is_shared(tmp_path: Path) -> None:
