@@ -22,8 +22,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup ## run everything on simulated clips: about five minutes on two cores
 	$(BIN)/rapt demo
 
-test: setup ## run the tests
-	$(BIN)/python -m pytest
+test: setup ## run the tests, two files at a time: many of them wait for servers and workers
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup ## lint, format, types, import layers
 	$(BIN)/ruff check .

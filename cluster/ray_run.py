@@ -115,7 +115,10 @@ class RayRun:
         return failed[0] if failed else None
 
     def _follow(self, fitting: threading.Thread, size: int) -> None:
-        """Hand on the events, and the driver's wishes, until the fit is over and nothing is left."""
+        """Hand on the events, and the driver's wishes, until the fit is over and nothing is left.
+
+        Stopped where that is wished while no worker is at work: none would hear it, perhaps for hours.
+        """
         looked_s, waiting_since_s = time.monotonic(), time.monotonic() + _SAY_WAITING_S
         asked: Order = ""
         while True:
@@ -126,6 +129,8 @@ class RayRun:
             if ended and not events:
                 return
             now_s = time.monotonic()
+            if not ended and not alive and self._should_stop():
+                raise self._stopped()
             if asked != "stop" and self._should_stop():
                 asked = "stop"
                 ray.get(self._relay.order.remote("stop", "a person stopped it"))
@@ -150,11 +155,16 @@ class RayRun:
             if size == sizes[-1] or (size and waited_s >= _SETTLE_S):
                 return size
             if self._should_stop():
-                raise Stopped(f"run {self._job.run_id}: stopped; `rapt train --resume {self._job.run_id}` starts it again")
+                raise self._stopped()
             if time.monotonic() - say_s >= _SAY_WAITING_S:
                 say_s = time.monotonic() + _SAY_AGAIN_S
                 self._say_waiting(sizes[0])
             time.sleep(0.5)
+
+    def _stopped(self) -> Stopped:
+        """The end of a run that no worker is at: what it has is in its last checkpoint."""
+        run_id = self._job.run_id
+        return Stopped(f"run {run_id}: stopped; `rapt train --resume {run_id}` goes on from its last checkpoint, if it has one")
 
     def _largest(self, room: int) -> int:
         """The most workers, of at most `room`, that can share the batch; 0 where none can."""

@@ -1,6 +1,6 @@
 """What a person sees in the terminal: progress bars, tables, a run's panel and one line an epoch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -14,7 +14,16 @@ from training.metrics import Evaluation
 from training.reproduction.table import Table as ReproducedTable
 from training.reproduction.table import cells_of, headings_of
 
-__all__ = ["TrainingDisplay", "clip_progress", "console", "counted", "evaluation_table", "progress_console", "reproduced_table"]
+__all__ = [
+    "TrainingDisplay",
+    "clip_progress",
+    "columns",
+    "console",
+    "counted",
+    "evaluation_table",
+    "progress_console",
+    "reproduced_table",
+]
 
 console = Console(highlight=False, markup=False, soft_wrap=True)
 progress_console = Console(
@@ -27,6 +36,13 @@ _PANEL_COLUMNS = 80  # below that its lines would be cut
 def counted(count: int, one: str, many: str = "") -> str:
     """A number and its noun: `1 shard`, `2,000 shards`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines of cells one below the other, as wide as they are: names are there to be copied whole, and piped."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 @contextmanager

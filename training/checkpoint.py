@@ -114,10 +114,9 @@ class Checkpoints:
             except (FileNotFoundError, ShardError):
                 skipped += [folder_name(step)] if good is None else []
             except OSError as error:
-                reason = error.strerror or type(error).__name__
                 raise StorageError(
-                    f"{self.store.uri}/{folder_name(step)}: cannot be read ({reason}); look at the disk, or move the folder "
-                    "away to go on from an earlier checkpoint"
+                    f"{self.store.uri}/{folder_name(step)}: cannot be read ({error.strerror or type(error).__name__}); look at "
+                    "the disk, or move the folder away to go on from an earlier checkpoint"
                 ) from None
         if good is None and self._not_understood:
             raise ModelError(

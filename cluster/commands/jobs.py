@@ -35,6 +35,8 @@ def list_jobs(address: str | None, as_json: bool) -> None:
     Example:
         rapt jobs list
     """
+    from cluster.terminal import columns
+
     found = _connect(address).submitted()
     if as_json:
         click.echo(json.dumps({"jobs": [_record(job) for job in found]}))
@@ -46,9 +48,8 @@ def list_jobs(address: str | None, as_json: bool) -> None:
     for job in found:
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.started_s)) if job.started_s else ""
         rows.append((job.job_id, job.run_id, job.recipe, job.state, started, _length(job)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:  # not a table of a terminal's width: names are there to be copied whole
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for line in columns(rows):
+        click.echo(line)
 
 
 @jobs.command()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["runs"]
 
 _UNKNOWN = "-"
+_HEADINGS = ("run", "recipe", "state", "step", "epoch", "validation", "test", "clips/s", "started", "took")
 
 
 @click.group(invoke_without_command=True, context_settings={"show_default": True})
@@ -32,10 +33,8 @@ def runs(context: click.Context, limit: int, recipe: str, as_json: bool) -> None
     """
     if context.invoked_subcommand:
         return
-    from rich.table import Table
-
     from cluster.home import mlflow_uri
-    from cluster.terminal import console
+    from cluster.terminal import columns
     from training.tracking.run_list import list_runs
 
     found = list_runs(mlflow_uri(), limit=limit, recipe=recipe)
@@ -43,15 +42,11 @@ def runs(context: click.Context, limit: int, recipe: str, as_json: bool) -> None
         click.echo(json.dumps([run.model_dump(mode="json", exclude={"params", "metrics", "tags"}) for run in found]))
         return
     if not found:
-        console.print("no runs; `rapt train demo --data SHARDS --local` makes one")
+        click.echo("no runs; `rapt train demo --data SHARDS --local` makes one")
         return
-    table = Table()
-    for heading in ("run", "recipe", "state", "step", "epoch", "validation", "test", "clips/s", "started", "took"):
-        table.add_column(heading, justify="left" if heading in ("run", "recipe", "state") else "right", overflow="fold")
-    for run in found:
-        table.add_row(*_cells(run))
-    console.print(table)
-    console.print("validation and test: balanced accuracy, with its 95 % interval over people")
+    for line in columns([_HEADINGS, *map(_cells, found)]):
+        click.echo(line)
+    click.echo("validation and test: balanced accuracy, with its 95 % interval over people")
 
 
 @runs.command()
@@ -74,8 +69,7 @@ def show(run: str, as_json: bool) -> None:
     if as_json:
         click.echo(found.model_dump_json())
         return
-    headings = ("run", "recipe", "state", "step", "epoch", "validation", "test", "clips/s", "started", "took")
-    for heading, cell in zip(headings, _cells(found), strict=True):
+    for heading, cell in zip(_HEADINGS, _cells(found), strict=True):
         console.print(f"{heading:12}{cell}")
     figures = {name: f"{value:.6g}" for name, value in found.metrics.items()}
     for title, content in (("tags", found.tags), ("settings", found.params), ("figures", figures)):

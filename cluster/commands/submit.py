@@ -119,16 +119,18 @@ def _forwarded(context: click.Context, training: dict[str, Any]) -> list[str]:
         if isinstance(option, click.Option) and option.is_flag:
             words += [option.opts[0]] if value else option.secondary_opts[:1]
         elif value is not None:
-            words += [f"{option.opts[0]}={_absolute(item)}" for item in (value if option.multiple else (value,))]
+            words += [_absolute(f"{option.opts[0]}={item}") for item in (value if option.multiple else (value,))]
     return words
 
 
-def _absolute(value: Any) -> str:
-    """A setting that names a file, as it is from the job's folder."""
+def _absolute(word: str) -> str:
+    """A word of the command line; a file that it names is named as it is from the job's folder."""
     from cluster.home import absolute_uri
 
-    name, _, path = str(value).partition("=")
-    return f"{name}={absolute_uri(path)}" if name == "starts_from" and path else str(value)
+    for start in ("--set=starts_from=", "--checkpoints="):
+        if word.startswith(start) and word != start:
+            return start + absolute_uri(word.removeprefix(start))
+    return word
 
 
 def _pack() -> "Pack | None":

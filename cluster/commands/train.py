@@ -82,7 +82,7 @@ def train(
     cmose                 CMOSE's system as published (Wu et al. 2023), in two stages: cmose_visual, cmose_audio
     cmose_short           the same, short and small, for two CPU cores
 
-    With --local, SIGTERM or Ctrl-C ends the step, writes a checkpoint and exits with 143 or 130; a second stops at once.
+    SIGTERM or Ctrl-C ends the step, writes a checkpoint and exits with 143 or 130; a second stops at once.
 
     \b
     Examples:

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,11 +35,15 @@ TIMEOUT = timedelta(seconds=120)
 
 @dataclass(frozen=True)
 class Kill:
-    """kill -9 of worker `rank` when a phase of step `step` begins; the crew's others are killed once it is dead."""
+    """kill -9 of worker `rank` when a phase of step `step` begins; the crew's others are killed once it is dead.
+
+    checkpoint: the step whose checkpoint is waited for first: it is written beside training.
+    """
 
     phase: str
     step: int
     rank: int
+    checkpoint: int
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,7 @@ def _train(job: Trained, world: World, kill: Kill | None, attempt: int) -> None:
     def watch(phase: str, step: int) -> None:
         recording[0].step_number = step
         if kill and (phase, step, world.rank) == (kill.phase, kill.step, kill.rank):
+            _wait_for(job.folder / "checkpoints" / f"step-{kill.checkpoint:08d}" / "checkpoint.json")
             os.kill(os.getpid(), signal.SIGKILL)
 
     log = EventLog(job.folder / "events.jsonl") if world.is_first else None
@@ -147,3 +153,10 @@ def _train(job: Trained, world: World, kill: Kill | None, attempt: int) -> None:
     train(job.run, job.data, job.folder, run_id="crew", world=world, listeners=listeners, make_engine=make, watch=watch)
     if log:
         log.close()
+
+
+def _wait_for(path: Path) -> None:
+    deadline_s = time.monotonic() + TIMEOUT.total_seconds() / 2
+    while not path.exists():
+        assert time.monotonic() < deadline_s, f"{path} was never written"
+        time.sleep(0.01)

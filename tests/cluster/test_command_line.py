@@ -153,7 +153,7 @@ BAD = {
     "unknown run": (["train", "--resume", "nobody"], "no such run"),
     "another strategy on resume": (
         ["train", "--resume", "nobody", "--strategy", "ddp"],
-        "leave RECIPE, --strategy and --set out",
+        "leave RECIPE, --run, --strategy and --set out",
     ),
     "strategy that cannot be": (
         ["train", "demo", "--show", "--strategy", "deepspeed-zero1", "--set", "loop.precision=fp64"],

@@ -16,9 +16,9 @@ pytestmark = pytest.mark.slow
 STRATEGIES: tuple[Strategy, ...] = ("ddp", "deepspeed-zero1", "deepspeed-zero2", "deepspeed-zero3")
 STEPS = 10  # two epochs of five; a checkpoint after every second step and at each epoch's end
 KILLS = (
-    Kill("evaluate", 5, rank=1),  # an epoch's last edge: its last step is done, and in no checkpoint
-    Kill("data", 6, rank=0),  # the next one's first edge: nothing since the checkpoint
-    Kill("backward", 8, rank=1),  # in its middle, and in the middle of a step
+    Kill("evaluate", 5, rank=1, checkpoint=4),  # an epoch's last edge: its last step is done, and in no checkpoint
+    Kill("data", 6, rank=0, checkpoint=5),  # the next one's first edge: nothing since the checkpoint
+    Kill("backward", 8, rank=1, checkpoint=6),  # in its middle, and in the middle of a step
 )
 STARTS = [0, 4, 5, 6]  # the steps it is started after, then
 

@@ -7,6 +7,7 @@ import click
 import pytest
 
 from cluster.commands.worker_range import WORKERS
+from cluster.home import mlflow_uri
 from cluster.job import TrainingJob, load_job, save_job
 from data_shards.errors import ConfigError
 from data_shards.manifest import Manifest
@@ -14,7 +15,9 @@ from training.config import RunConfig
 
 
 def job(run: RunConfig, shards: Path, folder: Path) -> TrainingJob:
-    return TrainingJob(run=run, data=str(shards), run_id="a", run_folder=folder, mlflow_uri="unused", workers=8, min_workers=3)
+    return TrainingJob(
+        run=run, data=str(shards), run_id="a", run_folder=folder, mlflow_uri=mlflow_uri(), workers=8, min_workers=3
+    )
 
 
 def test_only_numbers_of_workers_that_share_the_batch_evenly_are_used(
@@ -32,7 +35,7 @@ def test_run_json_holds_the_fewest_workers_too(
     tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     save_job(job(tiny_run, simulated_shards[0], tmp_path))
-    again = load_job(tmp_path, data=None, mlflow_uri="unused")
+    again = load_job(tmp_path, data=None, mlflow_uri=mlflow_uri())
     assert (again.min_workers, again.workers) == (3, 8)
 
 

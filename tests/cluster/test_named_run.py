@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from cluster.commands.submit import _entrypoint, _forwarded, submit
+from cluster.commands.submit import _NOT_FOR_JOBS, _entrypoint, _forwarded, submit
 from cluster.commands.train import train
 from cluster.home import mlflow_uri, run_folder
 from cluster.job import TrainingJob
@@ -70,16 +70,18 @@ def test_a_jobs_command_is_the_persons_with_every_word_quoted(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     nasty = "my shards; $(touch x)"
     given = ["demo", "--data", nasty, "--workers", "2", "--set", "model.widths=[4,8]", "--set", "starts_from=a b", "--no-wait"]
+    given += ["--checkpoints", "c", "--strategy", "deepspeed-zero2", "--profile", "--max-failures", "0", "--tracking-wait-s", "5"]
     context = submit.make_context("submit", given)
-    words = _forwarded(context, {name: context.params[name] for name in ("workers", "gpus_per_worker", "settings", "cache_gib")})
+    words = _forwarded(context, {name: context.params[name] for name in context.params if name not in _NOT_FOR_JOBS})
     line = _entrypoint("demo", nasty, words, "mine")
     assert shlex.split(line) == [
-        *("python", "-m", "cluster", "train", "demo", f"--data={tmp_path / nasty}", "--workers=2"),
-        *("--set=model.widths=[4,8]", f"--set=starts_from={tmp_path / 'a b'}", "--run", "mine", "--address", "auto"),
+        *("python", "-m", "cluster", "train", "demo", f"--data={tmp_path / nasty}", "--workers=2:2", "--max-failures=0"),
+        *("--strategy=deepspeed-zero2", "--set=model.widths=[4,8]", f"--set=starts_from={tmp_path / 'a b'}"),
+        *("--tracking-wait-s=5.0", f"--checkpoints={tmp_path / 'c'}", "--profile", "--run", "mine", "--address", "auto"),
     ]
     with train.make_context("train", shlex.split(line)[4:]) as understood:
         assert understood.params["data"] == str(tmp_path / nasty)
-        assert understood.params["workers"] == 2
+        assert understood.params["workers"] == (2, 2)
         assert understood.params["settings"] == ("model.widths=[4,8]", f"starts_from={tmp_path / 'a b'}")
 
 

@@ -18,6 +18,7 @@ import pytest
 from cluster.home import mlflow_uri, run_folder
 from cluster.job import TrainingJob
 from cluster.launch import connect_ray, disconnect_ray, run_on_ray
+from cluster.waiting import StopRequest
 from data_shards.errors import ServiceError, Stopped
 from data_shards.manifest import Manifest
 from tests.cluster.ray_faults import Faults, random_kills, train_workers
@@ -104,12 +105,12 @@ def test_a_notice_a_hang_and_a_stop_leave_no_trace(
 
     The timeout leaves time for a busy machine: the first worker alone imports MLflow while the others wait.
     """
-    stopping: list[int] = []
+    stop = StopRequest()
     faults = Faults().hit(6, signal.SIGTERM, 1).hit(16, signal.SIGSTOP, 1)
-    faults.plan[28] = lambda: stopping.append(28)
+    faults.plan[28] = stop.ask
     bad = job(long_run, simulated_shards, "bad-day", timeout_s=20.0, hang_after_s=3.0)
     with pytest.raises(Stopped, match=r"run bad-day: stopped at step \d+; `rapt train --resume bad-day` goes on"):
-        run_on_ray(bad, faults, stop=lambda: bool(stopping))
+        run_on_ray(bad, faults, stop=stop)
     reasons = [change.reason for change in faults.changes]
     assert any("got SIGTERM" in reason for reason in reasons)
     hangs = [reason for reason in reasons if "is behind" in reason]
@@ -131,6 +132,28 @@ def test_what_can_not_be_retried_any_more_is_one_sentence(
     with pytest.raises(ServiceError, match=r"^run once: worker [01] died; `rapt train --resume once` goes on from the last"):
         run_on_ray(job(long_run, simulated_shards, "once", max_failures=0), faults)
     assert len(faults.starts) == 1
+
+
+def test_a_stop_is_heard_where_no_worker_can_start(
+    ray_cluster: Any, long_run: RunConfig, simulated_shards: tuple[Path, Manifest]
+) -> None:
+    """A Ray Train worker takes as long as it likes to get a CPU that somebody else has."""
+    import ray
+
+    taken = ray.util.placement_group([{"CPU": 1.0}])
+    ray.get(taken.ready())
+    stop, said = StopRequest(), []  # type: tuple[StopRequest, list[str]]
+
+    def listen(event: Event) -> None:
+        said.append(getattr(event, "reason", ""))
+        stop.ask()
+
+    try:
+        with pytest.raises(Stopped, match=r"^run waits: stopped; `rapt train --resume waits` goes on"):
+            run_on_ray(job(long_run, simulated_shards, "waits"), listen, stop=stop)
+    finally:
+        ray.util.remove_placement_group(taken)
+    assert said == ["waiting for 2 CPUs, 1 are free"]
 
 
 def test_a_run_goes_down_with_its_nodes_and_up_again(
