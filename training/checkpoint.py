@@ -158,7 +158,8 @@ class Checkpoints:
         try:
             self._put(record, state, best)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._drop(sorted(self._records)[:-1], record):
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT) and self.store.local_path("any") is not None
+            if not is_full or not self._drop(sorted(self._records)[:-1], record):  # a bucket is not what is full: scratch is
                 raise
             self._put(record, state, best)
         self._drop(sorted(self._records)[: -self._kept], record)

@@ -146,9 +146,6 @@ def optimiser_by_name(state: dict[str, Any], model: nn.Module) -> dict[str, dict
     ModelError where the checkpoint is of another model, or other parts of it were frozen.
     """
     names, stored = list(trained(model)), state["optimiser"]
-    if "param_groups" in stored:  # of before strategies: numbered, in the same order
-        (group,) = stored["param_groups"]
-        stored = {name: stored["state"].get(number, {}) for name, number in zip(names, group["params"], strict=False)}
     if set(stored) != set(names) or state["model"].keys() != model.state_dict().keys():
         raise ModelError("the checkpoint is of another model than this run's; start a new run")
     return {name: stored[name] for name in names}

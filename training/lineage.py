@@ -7,7 +7,7 @@ from data_shards.errors import ModelError
 from data_shards.schema import Stored
 from training.bundle import BundleRecord, read_record
 from training.promotion import known_audit
-from training.registry import aliases_of, fetch_bundle, find_version
+from training.registry import aliases_of, find_version, record_of
 from training.tracking.client import experiment_id, find_run, mlflow_client
 from training.tracking.registration import version_of_run
 
@@ -71,7 +71,7 @@ def lineage_of(uri: str, model: str, *, audits: Path) -> Lineage:
         version = version_of_run(client, record.run_id)
     else:
         version = find_version(client, model)
-        record = read_record(fetch_bundle(client, version, model))
+        record = record_of(client, version, model)
     run = _run(client, uri, record, version)
     tags: dict[str, str] = run.data.tags if run else {}
     return Lineage(

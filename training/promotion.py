@@ -9,9 +9,9 @@ from typing import Any
 
 from data_shards.audit import Audit
 from data_shards.errors import ConfigError, ShardError
-from training.bundle import BundleRecord, read_record
+from training.bundle import BundleRecord
 from training.metrics import Interval, Metrics
-from training.registry import EMOTION_IS_OFF, MODEL_NAME, fetch_bundle, find_version, holder_of
+from training.registry import EMOTION_IS_OFF, MODEL_NAME, find_version, holder_of, record_of
 from training.tracking.client import mlflow_client
 
 __all__ = ["Check", "Gate", "Promotion", "known_audit", "promote"]
@@ -75,7 +75,7 @@ def promote(uri: str, run_id: str, *, alias: str, gate: Gate, allow_emotion: boo
     """
     client = mlflow_client(uri)
     ours = find_version(client, run_id)
-    record = read_record(fetch_bundle(client, ours, f"version {ours.version}"))
+    record = record_of(client, ours, f"version {ours.version}")
     _check_gate(gate)
     while True:
         holder = holder_of(client, alias)
@@ -124,7 +124,7 @@ def _compared(client: Any, ours: Any, record: BundleRecord, holder: Any | None, 
     if holder is None or holder.version == ours.version:
         who = "no version holds" if holder is None else "it holds"
         return (Check("margin", True, f"{gate.split} {gate.metric} {figure:.4f}; {who} the alias"),)
-    theirs = read_record(fetch_bundle(client, holder, f"version {holder.version}"))
+    theirs = record_of(client, holder, f"version {holder.version}")
     if record.data_digest != theirs.data_digest:
         seen = f"it and the {alias} (version {holder.version}) were measured on different data; train both on one"
         return (Check("comparable", False, seen),)

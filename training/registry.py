@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import ModelError
-from training.bundle import read_record
+from training.bundle import BundleRecord, read_record
 from training.tracking.client import mlflow_client
 from training.tracking.registration import MODEL_NAME, by_alias, version_of_run
 
@@ -15,9 +15,9 @@ __all__ = [
     "MODEL_NAME",
     "RegisteredModel",
     "aliases_of",
-    "fetch_bundle",
     "find_version",
     "holder_of",
+    "record_of",
     "resolve",
 ]
 
@@ -43,7 +43,7 @@ def resolve(model: str, uri: str) -> RegisteredModel:
         return RegisteredModel(name=record.run_id, version="", folder=Path(model))
     client = mlflow_client(uri)
     found = find_version(client, model)
-    return RegisteredModel(name=found.name, version=str(found.version), folder=fetch_bundle(client, found, model))
+    return RegisteredModel(name=found.name, version=str(found.version), folder=_fetch_bundle(client, found, model))
 
 
 def find_version(client: Any, model: str) -> Any:
@@ -80,19 +80,38 @@ def aliases_of(client: Any, version: Any) -> tuple[str, ...]:
     return tuple(sorted(alias for alias, number in held.items() if str(number) == str(version.version)))
 
 
-def fetch_bundle(client: Any, version: Any, asked: str) -> Path:
+def _fetch_bundle(client: Any, version: Any, asked: str) -> Path:
     """The version's bundle as a local folder: in place where the artifact store is local, else a download."""
+    local = _bundle_here(client, version)
+    return local or _download(client, _source_of(client, version), Path(tempfile.mkdtemp(prefix="rapt-bundle-")), asked)
+
+
+def record_of(client: Any, version: Any, asked: str) -> BundleRecord:
+    """The record of the version's bundle, without its weights; ModelError where it cannot be had."""
+    local = _bundle_here(client, version)
+    if local is not None:
+        return read_record(local)
+    with tempfile.TemporaryDirectory(prefix="rapt-record-") as scratch:
+        return read_record(_download(client, f"{_source_of(client, version)}/run.json", Path(scratch), asked).parent)
+
+
+def _source_of(client: Any, version: Any) -> str:
+    return str(client.get_model_version_download_uri(version.name, version.version))
+
+
+def _bundle_here(client: Any, version: Any) -> Path | None:
+    """The bundle's folder where the artifact store is one of this machine."""
+    run = client.get_run(version.run_id)
+    local = Path(run.info.artifact_uri.removeprefix("file://")) / "bundle"
+    return local if _source_of(client, version).startswith("runs:/") and local.is_dir() else None
+
+
+def _download(client: Any, source: str, folder: Path, asked: str) -> Path:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    source = client.get_model_version_download_uri(version.name, version.version)
-    run = client.get_run(version.run_id)
-    local = Path(run.info.artifact_uri.removeprefix("file://")) / "bundle"
-    if source.startswith("runs:/") and local.is_dir():
-        return local
     try:
-        folder = tempfile.mkdtemp(prefix="rapt-bundle-")
-        return Path(download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=client.tracking_uri))
+        return Path(download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=client.tracking_uri))
     except (MlflowException, OSError) as error:
         raise ModelError(f"{asked}: its bundle cannot be fetched ({type(error).__name__}); check the artifact store") from None
 

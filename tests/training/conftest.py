@@ -70,3 +70,15 @@ def _wait_until_healthy(url: str, server: "subprocess.Popen[bytes]", log: Path) 
         except OSError:
             time.sleep(0.2)
     raise RuntimeError(f"mlflow server did not start: {log.read_text()[-2000:]}")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 128 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", disk], check=False, capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)

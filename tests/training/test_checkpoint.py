@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,18 +142,6 @@ def test_order_is_by_step_whatever_the_clock_says(tmp_path: Path, monkeypatch: p
     writer.drain(retry=False)
     assert sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*")) == ["step-00000005", "step-00000006"]
     assert step_of(checkpoints(tmp_path).find()) == 6
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 128 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", disk], check=False, capture_output=True)
-    if mounted.returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
 
 
 def test_a_full_disk_takes_older_checkpoints_first_and_never_the_last_good_one(small_disk: Path) -> None:

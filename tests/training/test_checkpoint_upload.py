@@ -173,3 +173,15 @@ def test_a_run_goes_on_where_none_of_its_files_are(
     assert losses(parts) == losses(whole)
     ours, other = (folder / "bundle" / "model.safetensors" for folder in (tmp_path / "whole", tmp_path / "there"))
     assert ours.read_bytes() == other.read_bytes()
+
+
+def test_a_full_disk_on_the_way_to_a_bucket_costs_no_checkpoint_there(bucket: str, small_disk: Path) -> None:
+    ours = Checkpoints(S3Store(bucket, IMPATIENT), kept=9, scratch=small_disk / "scratch")
+    writer = CheckpointWriter(ours)
+    for step in (1, 2):
+        submit(writer, step)
+        assert isinstance(told(writer), CheckpointSaved)
+    too_large = {"engine": {"w": torch.zeros(50_000)}}
+    writer.submit(record(3), too_large, weights(3), due_s=time.perf_counter())
+    assert isinstance(told(writer), CheckpointFailed)
+    assert {name.split("/")[0] for name in ours.store.names()} >= {"step-00000001", "step-00000002"}

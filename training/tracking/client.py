@@ -92,6 +92,7 @@ def new_client(uri: str) -> Any:
     # mlflow asks again after a lost answer, also to make a run, which would make two: who calls asks again, by name
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each few kB
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     if uri.startswith("sqlite:///"):
         path = Path(uri.removeprefix("sqlite:///"))
