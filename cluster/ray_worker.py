@@ -16,7 +16,7 @@ from cluster.job import TrainingJob, run_worker
 from cluster.ray_failures import is_mistake
 from cluster.ray_link import Link, notice_sigterm
 from data_shards.errors import Stopped
-from training.events import WorkersChanged
+from training.events import Event, RunFinished, WorkersChanged
 from training.loop import Phase
 from training.watchdog import Watchdog
 from training.world import World
@@ -83,6 +83,11 @@ def _train(job: TrainingJob, world: World, link: Link) -> dict[str, str] | None:
             tell=lambda sentence: link(WorkersChanged(alive=world.size, wanted=job.workers, reason=sentence)),
         )
 
+    def tell(event: Event) -> None:
+        if watchdog is not None and isinstance(event, RunFinished):
+            watchdog.close()  # what is left, to wait for MLflow, is the first worker's alone
+        link(event)
+
     def watch(phase: Phase, step: int) -> None:
         if watchdog is not None:
             watchdog(phase, step)
@@ -94,7 +99,7 @@ def _train(job: TrainingJob, world: World, link: Link) -> dict[str, str] | None:
             job,
             world=world,
             device=device,
-            listeners=(link,),
+            listeners=(tell,),
             first=(WorkersChanged(alive=world.size, wanted=job.workers, reason=link.why_started or ""),),
             should_stop=link.should_stop,
             watch=watch,

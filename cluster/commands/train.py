@@ -157,7 +157,11 @@ def train(
     if gpus_per_worker is not None:
         job = replace(job, gpus_per_worker=gpus_per_worker)
     if checkpoints is not None:
-        job = replace(job, checkpoints=absolute_uri(checkpoints))
+        wanted = absolute_uri(checkpoints)
+        if resume and wanted.rstrip("/") != job.checkpoints.rstrip("/"):
+            there = job.checkpoints or f"below {folder}"
+            raise ConfigError(f"run {job.run_id}: its checkpoints lie {there}, not in {wanted}; leave --checkpoints out")
+        job = replace(job, checkpoints=wanted)
     with TrainingDisplay() as display:
         by_ray = partial(run_on_ray, listener=display, stop=stop, address=address)
         launch = partial(run_local, listener=display, stop=stop) if local else by_ray

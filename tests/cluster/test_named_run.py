@@ -48,6 +48,9 @@ def test_a_named_run_goes_on_and_never_as_another(
     assert "run mine: was started with loop.epochs=1, not 7; leave --set as it was" in other.stderr
     other = rapt_run("train", "demo_frames", *command[2:7])
     assert "run mine: was started as demo, not as demo_frames" in other.stderr
+    other = rapt_run(*command, f"--checkpoints={tmp_path / 'elsewhere'}")
+    assert other.returncode == 1
+    assert f"its checkpoints lie below {run_folder('mine')}, not in {tmp_path / 'elsewhere'}; leave --checkpoints" in other.stderr
     gone_on = rapt_run(*command)
     assert gone_on.returncode == 0, gone_on.stderr
     assert "run mine, recipe demo" in gone_on.stderr

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from data_shards.manifest import Manifest
 from tests.cluster.ray_faults import Faults, random_kills, train_workers
 from tests.conftest import ROOT
 from training.config import RunConfig, with_settings
-from training.events import Event, StepDone, WorkersChanged
+from training.events import Event, Notice, StepDone, WorkersChanged
+from training.tracking import TrackingSettings
 
 pytestmark = pytest.mark.slow
 SETTINGS = ["loop.epochs=8", "loop.checkpoint_every_steps=4"]  # 40 steps
@@ -154,6 +156,19 @@ def test_a_stop_is_heard_where_no_worker_can_start(
     finally:
         ray.util.remove_placement_group(taken)
     assert said == ["waiting for 2 CPUs, 1 are free"]
+
+
+def test_a_run_that_waits_for_mlflow_at_its_end_is_no_hang(
+    ray_cluster: Any, long_run: RunConfig, simulated_shards: tuple[Path, Manifest]
+) -> None:
+    faults = Faults()
+    away = job(long_run, simulated_shards, "away", hang_after_s=2.0, tracking=TrackingSettings(close_wait_s=10.0))
+    result = run_on_ray(replace(away, mlflow_uri="http://127.0.0.1:9"), faults)
+    assert (result.version, result.mlflow_run_id) == ("", "")
+    assert [(change.alive, change.reason) for change in faults.changes] == [(2, "")]
+    notices = [event.sentence for event in faults.events if isinstance(event, Notice)]
+    assert any("does not answer" in sentence for sentence in notices), notices
+    assert any("`rapt runs sync away` sends them" in sentence for sentence in notices), notices
 
 
 def test_a_run_goes_down_with_its_nodes_and_up_again(

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +18,7 @@ from cluster.job import JobResult, TrainingJob
 from cluster.launch import run_local
 from data_shards.errors import ConfigError, ModelError, Stopped
 from data_shards.manifest import Manifest
+from tests.conftest import ROOT
 from training.bundle import BundleRecord, read_record
 from training.config import RunConfig
 from training.events import Profiled
@@ -220,3 +224,17 @@ def test_a_table_that_mlflow_does_not_take_leaves_no_run_open() -> None:
     runs = client.search_runs([client.get_experiment_by_name("engagement").experiment_id])
     ended = {run.info.run_name: run.info.status for run in runs}
     assert ended == {"reproduce-t": "FAILED", "good": "FINISHED", "bad": "FAILED"}
+
+
+def test_the_embedded_database_is_made_whole_by_one_of_many_and_though_one_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow" / "mlflow.db"
+    code = "import sys; from training.tracking.client import mlflow_client; mlflow_client(f'sqlite:///{sys.argv[1]}')"
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, cwd=ROOT) as killed:
+        while not [name for name in tmp_path.glob("mlflow/**/mlflow.db") if name.stat().st_size]:
+            assert killed.poll() is None
+            time.sleep(0.01)
+        killed.kill()
+    together = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[1] for process in together]
+    assert [process.returncode for process in together] == [0, 0], said

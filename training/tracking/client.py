@@ -1,9 +1,11 @@
 """The one door to an MLflow server: its client, its experiment, a run by its name, and what its errors mean."""
 
 import contextlib
+import fcntl
 import os
 import re
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,15 +96,37 @@ def new_client(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each few kB
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    if uri.startswith("sqlite:///"):
-        path = Path(uri.removeprefix("sqlite:///"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _check_sqlite(path)
     load_mlflow()
     from mlflow import MlflowClient
 
     with _OPENING:
+        if uri.startswith("sqlite:///"):
+            _make_sqlite(Path(uri.removeprefix("sqlite:///")))
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _make_sqlite(path: Path) -> None:
+    """Make the embedded database where it is missing, beside its place and then into it.
+
+    MLflow makes it by migrations that neither a second process nor a kill between them leaves whole, and that never go on
+    afterwards; a new run has a sender in each of its workers' processes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _check_sqlite(path)
+    if path.exists():
+        return
+    from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
+
+    with (path.parent / f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return
+        with tempfile.TemporaryDirectory(prefix=".making-", dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            engine = create_sqlalchemy_engine(f"sqlite:///{made}")
+            _initialize_tables(engine)
+            engine.dispose()
+            made.replace(path)
 
 
 def load_mlflow() -> None:
