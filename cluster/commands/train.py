@@ -10,9 +10,12 @@ from cluster.commands.worker_range import WORKERS
 from cluster.waiting import StopRequest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from training.bundle import BundleRecord
     from training.config import RunConfig
 
-__all__ = ["evaluate", "train"]
+__all__ = ["evaluate", "record_of_result", "train"]
 
 
 @click.command(context_settings={"show_default": True})
@@ -105,7 +108,6 @@ def train(
     from cluster.staged import StagedJob, is_staged, load_staged_job, run_staged
     from cluster.terminal import TrainingDisplay, console, evaluation_table
     from data_shards.errors import ConfigError
-    from training.bundle import read_record
     from training.config import stages_with_settings
     from training.events import Notice
     from training.recipes import stages
@@ -170,7 +172,7 @@ def train(
         else:
             result = launch(job)
     assert result is not None
-    record = read_record(result.bundle)
+    record = record_of_result(result.bundle, result.version)
     if as_json:
         content = {"run_id": job.run_id, "bundle": str(result.bundle), "version": result.version}
         click.echo(json.dumps({**content, "test": record.test.model_dump() if record.test else None}))
@@ -184,6 +186,16 @@ def train(
         console.print(f"{version}; `rapt promote {record.run_id}` makes it the champion if it is better")
     else:
         console.print(f"not registered yet: `rapt runs sync {job.run_id}` does that once MLflow answers")
+
+
+def record_of_result(bundle: "Path", version: str) -> "BundleRecord":
+    """The record of a run's bundle; where the worker that wrote it has a disk of its own, from the registry."""
+    from cluster.home import mlflow_uri
+    from training.bundle import read_record
+    from training.registry import MODEL_NAME, resolve
+
+    here = bundle if bundle.exists() or not version else resolve(f"models:/{MODEL_NAME}/{version}", mlflow_uri()).folder
+    return read_record(here)
 
 
 def _with_absolute_start(run: "RunConfig") -> "RunConfig":

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from cluster.command_line import rapt
+from cluster.commands.train import record_of_result
 from cluster.job import JobResult, TrainingJob
 from cluster.launch import run_local
 from data_shards.errors import ModelError
@@ -156,3 +157,10 @@ def test_promote_asks_for_an_audit_which_the_audit_command_leaves(simulated_shar
     assert "passed  audit: data" in output
     assert output.endswith("models:/engagement@champion is version 1\n")
     assert rapt_json("lineage", "slow")["data"]["audit"] == "no leak in 64 clips"
+
+
+def test_a_bundle_that_lies_on_another_node_is_read_from_the_registry(two_runs: tuple[Path, dict[str, JobResult]]) -> None:
+    result = two_runs[1]["slow"]
+    assert record_of_result(Path("/on/another/node/bundle"), result.version) == read_record(result.bundle)
+    with pytest.raises(ModelError, match="no bundle there"):
+        record_of_result(Path("/on/another/node/bundle"), "")
