@@ -29,8 +29,13 @@ group_runs() { ps -A -o pgid=,stat= | awk -v group="$1" '$1 == group && $2 !~ /^
 
 stop_group() { # NAME SIGNAL SECONDS: end the process and what it started, by force where it takes longer
     local pid
-    if ! pid=$(pid_of "$1"); then return 1; fi
-    kill "-$2" "$pid"
+    if pid=$(pid_of "$1"); then
+        kill "-$2" "$pid"
+    else # its first process died; a number is not given anew while it is a group's
+        [[ -f $folder/$1.pid ]] || return 1
+        read -r pid _ <"$folder/$1.pid"
+        if kill -0 "$pid" 2>/dev/null || ! group_runs "$pid"; then return 1; fi
+    fi
     for _ in $(seq $(($3 * 10))); do
         group_runs "$pid" || break
         sleep 0.1
