@@ -164,10 +164,10 @@ def test_the_job_is_a_run_that_rapt_would_start() -> None:
     job = MANIFESTS["rayjob"]["spec"]
     options = parsed(shlex.split(job["entrypoint"]))
     runs = stages_with_settings(stages(options["recipe"]), options["settings"])
-    assert runs[-1].loop.microbatch_for(options["workers"]) > 0
+    assert runs[-1].loop.microbatch_for(options["workers"].fewest) > 0
     (group,) = job["rayClusterSpec"]["workerGroupSpecs"]
     gpus = int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"])
-    assert group["minReplicas"] * gpus >= options["workers"] * options["gpus_per_worker"]
+    assert group["minReplicas"] * gpus >= options["workers"].most * options["gpus_per_worker"]
 
 
 def test_the_service_is_one_that_ray_serve_takes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def test_where_no_panel_fits_there_are_lines_alone(width: int, is_terminal: bool
         "run r, recipe a: 1 parameters, 20 steps of 1 clips "
         "1 of 2 workers alive: rank 1 died "
         "run r restarted, at step 4 of 20 "
-        "checkpoint step-00000006 is damaged and was passed over "
+        "checkpoint step-00000006 is damaged or half written, and was passed over "
         "checkpoint of step 8 could not be written (disk full); training goes on"
     )
 
