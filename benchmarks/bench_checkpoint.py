@@ -112,7 +112,7 @@ def _copies(state: dict[str, Any], tensors: list[Tensor]) -> dict[str, list[floa
     ways: dict[str, Callable[[], object]] = {
         "clone()": lambda: [t.clone() for t in tensors],
         "copy_ into buffers": into_held,
-        "ours, memmove into buffers": lambda: buffers.copy(state),
+        "ours": lambda: buffers.copy(state),
     }
     took_ms: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(ROUNDS + 1):
