@@ -295,7 +295,7 @@ def _processes(there: LocalCluster) -> set[psutil.Process]:
 
 def _is_alive(process: psutil.Process) -> bool:
     with suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 
