@@ -69,12 +69,9 @@ def _overhead(name: str, run: RunConfig, shards: Callable[[], Path], steps: int)
     run = with_settings(run, ["loop.epochs=1000"])
     data = shards()
     ours, bare = [], []
-    for number in range(ROUNDS + 1):
-        a = statistics.median(_alone(_rapt_steps_s, run, data, steps)[0])
-        b = statistics.median(_alone(_bare_steps_s, run, data, steps))
-        if number:
-            ours.append(a)
-            bare.append(b)
+    for _ in range(ROUNDS):
+        ours.append(statistics.median(_alone(_rapt_steps_s, run, data, steps)[0]))
+        bare.append(statistics.median(_alone(_bare_steps_s, run, data, steps)))
     ratios = [a / b for a, b in zip(ours, bare, strict=True)]
     table = Table(title=f"A step of {name}, batches of {run.loop.global_batch}", caption=f"{ROUNDS} rounds in turn; {machine()}")
     for heading in ("", "median", "min", "max"):
