@@ -1,5 +1,6 @@
 """Fixtures that several test files share. Everything is made below pytest's temporary folders."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from training.config import RunConfig, with_settings
 from training.loop import train
 from training.recipes import recipe
 
+# Ray reads it when it is first imported, by whichever test: its processes then listen on loopback (cluster/launch.py)
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 ROOT = Path(__file__).parent.parent
 REAL_DATA = ROOT.parent / "shared" / "data"
 TINY_PREPROCESS = PreprocessConfig(num_frames=6, size_px=32)

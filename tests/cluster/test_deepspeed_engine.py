@@ -129,18 +129,12 @@ def test_a_gradient_that_is_no_number_is_one_sentence_and_changes_nothing(tiny_r
     )
 
 
-def test_a_state_of_before_strategies_is_read_and_one_of_another_model_refused(tiny_run: RunConfig) -> None:
+def test_a_state_of_another_model_is_refused(tiny_run: RunConfig) -> None:
     engine = engine_of(tiny_run, "ddp")
     steps(engine, 2)
-    assert isinstance(engine, TorchEngine)
-    old = {"model": engine.state()["model"], "optimiser": engine._optimiser.state_dict()}
-    state = engine.state()
+    other = {**engine.state(), "optimiser": {"another.weight": {}}}
     for strategy in STRATEGIES:
         newer = engine_of(tiny_run, strategy, seed=1)
-        newer.load_state(old)
-        read = newer.state()["optimiser"]
-        assert all(torch.equal(read[name][key], value) for name, of in state["optimiser"].items() for key, value in of.items())
-        other = {**state, "optimiser": {"another.weight": {}}}
         with pytest.raises(ModelError, match="the checkpoint is of another model than this run's"):
             newer.load_state(other)
         newer.close()

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +27,7 @@ from training.promotion import Gate, promote
 from training.registry import resolve
 from training.reproduction.table import Figure, Row, Table
 from training.tracking import MlflowTracker, TrackingSettings, mlflow_client, shown_uri, track_table
+from training.tracking.client import experiment_id, new_client
 from training.tracking.entries import RunOpened, ending_by
 from training.tracking.spool import Spool
 
@@ -238,3 +240,10 @@ def test_the_embedded_database_is_made_whole_by_one_of_many_and_though_one_is_ki
     together = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate()[1] for process in together]
     assert [process.returncode for process in together] == [0, 0], said
+
+
+def test_senders_that_meet_a_new_database_together_make_one_experiment(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    clients = [new_client(uri) for _ in range(6)]
+    with ThreadPoolExecutor(len(clients)) as pool:
+        assert len(set(pool.map(lambda client: experiment_id(client, uri), clients))) == 1

@@ -165,7 +165,13 @@ def experiment_id(client: Any, uri: str) -> str:
         return str(found.experiment_id)
     # a server chooses its own artifact store; beside an embedded database it is a folder
     artifacts = str(Path(uri.removeprefix("sqlite:///")).parent / "artifacts") if uri.startswith("sqlite:///") else None
-    return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts))
+    try:
+        return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts))
+    except Exception:
+        found = client.get_experiment_by_name(EXPERIMENT)  # another sender, a node's, made it in the meantime
+        if found is None:
+            raise
+        return str(found.experiment_id)
 
 
 def find_run(client: Any, experiment: str, name: str) -> Any | None:
