@@ -71,7 +71,6 @@ class NodeMonitor:
             while not self._done.wait(self._interval_s) or time.monotonic() - last_s > _LAST_SAMPLE_S:
                 last_s = time.monotonic()
                 self._spool.append(Metrics(at_ms=int(time.time() * 1000), step=step, values=self._sample(collectors)))
-                self._sender.wake()
                 step += 1
         except Exception as error:  # whatever a driver says, a run does not end for its graphs
             self._notify(f"{self._node}: no more system metrics ({type(error).__name__}: {first_line(error)})")

@@ -86,7 +86,6 @@ class MlflowTracker:
             self._tell(event)
         except Exception as error:  # a picture that cannot be drawn, a bundle that is gone: the run is worth more than its record
             self._notify(f"not told to MLflow: {event.kind} ({type(error).__name__}: {first_line(error)})")
-        self._sender.wake()
 
     def close(self, ending: Ending, *, register: Path | None = None) -> None:
         """End the run, after its bundle was registered; then wait for MLflow, but not for ever.
