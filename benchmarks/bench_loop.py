@@ -9,7 +9,6 @@ features.
 """
 
 import multiprocessing
-import shutil
 import socket
 import statistics
 import tempfile
@@ -186,8 +185,6 @@ def _distributed_step_s(run: RunConfig, data: Path, size: int) -> float:
             port = probe.getsockname()[1]
         torch.multiprocessing.spawn(_worker, (size, port, run.model_dump_json(), str(data), scratch), nprocs=size)
         moments = [float(line) for line in Path(scratch, "moments").read_text().split()]
-        shutil.rmtree(scratch, ignore_errors=True)
-        Path(scratch).mkdir()
     return statistics.median(b - a for a, b in zip(moments[WARM_UP:-1], moments[WARM_UP + 1 :], strict=True))
 
 

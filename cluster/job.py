@@ -13,7 +13,7 @@ import torch
 from cluster.strategies import engine_for
 from data_shards.atomic import write_whole
 from data_shards.errors import ConfigError, DataError, ModelError
-from data_shards.manifest import read_manifest
+from data_shards.manifest import Manifest, read_manifest
 from data_shards.storage.shard_cache import CacheSettings
 from training.commit import current_commit
 from training.config import RunConfig
@@ -260,13 +260,14 @@ def run_worker(
             for listener in told:
                 listener(Notice(sentence=sentence))
 
+        manifest = read_manifest(job.data)
         tracker = MlflowTracker(
             job.mlflow_uri,
             job.run,
             name=job.mlflow_name,
-            tags=job_tags(job) | job.tags,
+            tags=job_tags(job, manifest) | job.tags,
             run_folder=job.run_folder,
-            manifest=read_manifest(job.data),
+            manifest=manifest,
             data=job.data,
             settings=job.tracking,
             parent=job.parent,
@@ -321,9 +322,8 @@ def _profiled(
     return bundle
 
 
-def job_tags(job: TrainingJob) -> dict[str, str]:
-    """What the MLflow run says of where it comes from."""
-    manifest = read_manifest(job.data)
+def job_tags(job: TrainingJob, manifest: Manifest) -> dict[str, str]:
+    """What the MLflow run says of where it comes from. manifest: of the job's data."""
     tags = {
         "recipe": job.run.recipe,
         "commit": current_commit(),

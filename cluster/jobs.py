@@ -220,7 +220,7 @@ class Jobs:
                         pending = asyncio.ensure_future(anext(tail, None))
                 finally:
                     pending.cancel()
-                    with suppress(BaseException):
+                    with suppress(asyncio.CancelledError, Exception):
                         await pending
 
     @contextmanager

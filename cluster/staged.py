@@ -66,8 +66,9 @@ def run_staged(staged: StagedJob, launch: Launch, *, notify: Callable[[str], Non
     for run in staged.runs:
         replace(job, run=run).sizes()  # a resumed job may have other workers
     stages = [run.model_dump(mode="json") for run in staged.runs]
-    write_run_json(job, {"recipe": staged.recipe, "stages": stages}, digest=read_manifest(job.data).digest)
-    tags = job_tags(job) | {"recipe": staged.recipe, "stages": ", ".join(run.recipe for run in staged.runs)}
+    manifest = read_manifest(job.data)
+    write_run_json(job, {"recipe": staged.recipe, "stages": stages}, digest=manifest.digest)
+    tags = job_tags(job, manifest) | {"recipe": staged.recipe, "stages": ", ".join(run.recipe for run in staged.runs)}
     parent = ParentRun(
         job.mlflow_uri, name=job.run_id, tags=tags, run_folder=job.run_folder, settings=job.tracking, notify=notify
     )

@@ -13,6 +13,7 @@ from data_shards.manifest import Manifest
 from data_shards.preprocess import PreprocessConfig
 from data_shards.simulation import SimulationSettings, generate
 from data_shards.storage.source import Source
+from data_shards.worker_pool import one_torch_thread
 from tests.fault_proxy import proxy  # noqa: F401  # fixture
 from tests.object_server import bucket, object_server  # noqa: F401  # fixtures
 from tests.services import services, tracking_server  # noqa: F401  # fixtures
@@ -80,6 +81,13 @@ def tiny_bundle(tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest], tm
     bundle = train(tiny_run, simulated_shards[0], tmp_path_factory.mktemp("run"), run_id="tiny")
     assert bundle is not None
     return bundle
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Of models too small for two: on a busy machine the threads would wait for each other's turn."""
+    with one_torch_thread():
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

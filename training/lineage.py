@@ -7,7 +7,7 @@ from data_shards.errors import ModelError
 from data_shards.schema import Stored
 from training.bundle import BundleRecord, read_record
 from training.promotion import known_audit
-from training.registry import aliases_of, find_version, record_of
+from training.registry import aliases_of, find_version, version_record
 from training.tracking.client import experiment_id, find_run, mlflow_client
 from training.tracking.registration import version_of_run
 
@@ -71,7 +71,7 @@ def lineage_of(uri: str, model: str, *, audits: Path) -> Lineage:
         version = version_of_run(client, record.run_id)
     else:
         version = find_version(client, model)
-        record = record_of(client, version, model)
+        record = version_record(client, version, model)
     run = _run(client, uri, record, version)
     tags: dict[str, str] = run.data.tags if run else {}
     return Lineage(
@@ -143,5 +143,5 @@ def _audit(audits: Path, digest: str) -> str:
     audit = known_audit(audits, digest)
     if audit is None:
         return "none known"
-    leaks = [found.sentence for found in audit.findings if found.severity == "leak"]
-    return f"leaks: {'; '.join(leaks)}" if leaks else f"no leak in {audit.num_clips:,} clips"
+    leaks = "; ".join(leak.sentence for leak in audit.leaks)
+    return f"leaks: {leaks}" if leaks else f"no leak in {audit.num_clips:,} clips"

@@ -11,7 +11,7 @@ from data_shards.audit import Audit
 from data_shards.errors import ConfigError, ShardError
 from training.bundle import BundleRecord
 from training.metrics import Interval, Metrics
-from training.registry import EMOTION_IS_OFF, MODEL_NAME, find_version, holder_of, record_of
+from training.registry import EMOTION_IS_OFF, MODEL_NAME, find_version, holder_of, version_record
 from training.tracking.client import mlflow_client
 
 __all__ = ["Check", "Gate", "Promotion", "known_audit", "promote"]
@@ -75,7 +75,7 @@ def promote(uri: str, run_id: str, *, alias: str, gate: Gate, allow_emotion: boo
     """
     client = mlflow_client(uri)
     ours = find_version(client, run_id)
-    record = record_of(client, ours, f"version {ours.version}")
+    record = version_record(client, ours, f"version {ours.version}")
     _check_gate(gate)
     while True:
         holder = holder_of(client, alias)
@@ -124,7 +124,7 @@ def _compared(client: Any, ours: Any, record: BundleRecord, holder: Any | None, 
     if holder is None or holder.version == ours.version:
         who = "no version holds" if holder is None else "it holds"
         return (Check("margin", True, f"{gate.split} {gate.metric} {figure:.4f}; {who} the alias"),)
-    theirs = record_of(client, holder, f"version {holder.version}")
+    theirs = version_record(client, holder, f"version {holder.version}")
     if record.data_digest != theirs.data_digest:
         seen = f"it and the {alias} (version {holder.version}) were measured on different data; train both on one"
         return (Check("comparable", False, seen),)
@@ -164,9 +164,13 @@ def _audited(record: BundleRecord, gate: Gate) -> Check:
     audit = known_audit(gate.audits, record.data_digest)
     if audit is None:
         return Check("audit", False, f"none is known of data {digest}; run `rapt shards audit SHARDS`, or say --without-audit")
-    if leaks := [found.sentence for found in audit.findings if found.severity == "leak"]:
+    if leaks := "; ".join(leak.sentence for leak in audit.leaks):
         again = f"split anew by person, or look again with `rapt shards audit {audit.source}`"
-        return Check("audit", False, f"data {digest} leak: {'; '.join(leaks)}; {again}, or say --without-audit")
+        return Check(
+            "audit",
+            False,
+            f"data {digest} leak: {leaks}; {again}, or say --without-audit",
+        )
     people = audit.checks.get("people in two splits", "not checked")
     return Check("audit", True, f"data {digest}: no leak in {audit.num_clips:,} clips; people in two splits: {people}")
 

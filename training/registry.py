@@ -19,6 +19,7 @@ __all__ = [
     "holder_of",
     "record_of",
     "resolve",
+    "version_record",
 ]
 
 EMOTION_IS_OFF = (
@@ -80,30 +81,33 @@ def aliases_of(client: Any, version: Any) -> tuple[str, ...]:
     return tuple(sorted(alias for alias, number in held.items() if str(number) == str(version.version)))
 
 
-def _fetch_bundle(client: Any, version: Any, asked: str) -> Path:
-    """The version's bundle as a local folder: in place where the artifact store is local, else a download."""
-    local = _bundle_here(client, version)
-    return local or _download(client, _source_of(client, version), Path(tempfile.mkdtemp(prefix="rapt-bundle-")), asked)
+def record_of(model: str, uri: str) -> BundleRecord:
+    """The record of `models:/NAME@alias`, `models:/NAME/VERSION` or a run's version, without its weights."""
+    client = mlflow_client(uri)
+    return version_record(client, find_version(client, model), model)
 
 
-def record_of(client: Any, version: Any, asked: str) -> BundleRecord:
+def version_record(client: Any, version: Any, asked: str) -> BundleRecord:
     """The record of the version's bundle, without its weights; ModelError where it cannot be had."""
-    local = _bundle_here(client, version)
+    source, local = _located(client, version)
     if local is not None:
         return read_record(local)
     with tempfile.TemporaryDirectory(prefix="rapt-record-") as scratch:
-        return read_record(_download(client, f"{_source_of(client, version)}/run.json", Path(scratch), asked).parent)
+        return read_record(_download(client, f"{source}/run.json", Path(scratch), asked).parent)
 
 
-def _source_of(client: Any, version: Any) -> str:
-    return str(client.get_model_version_download_uri(version.name, version.version))
+def _fetch_bundle(client: Any, version: Any, asked: str) -> Path:
+    """The version's bundle as a local folder: in place where the artifact store is local, else a download."""
+    source, local = _located(client, version)
+    return local or _download(client, source, Path(tempfile.mkdtemp(prefix="rapt-bundle-")), asked)
 
 
-def _bundle_here(client: Any, version: Any) -> Path | None:
-    """The bundle's folder where the artifact store is one of this machine."""
+def _located(client: Any, version: Any) -> tuple[str, Path | None]:
+    """Where the registry says that the bundle lies, and its folder where the artifact store is one of this machine."""
+    source = str(client.get_model_version_download_uri(version.name, version.version))
     run = client.get_run(version.run_id)
     local = Path(run.info.artifact_uri.removeprefix("file://")) / "bundle"
-    return local if _source_of(client, version).startswith("runs:/") and local.is_dir() else None
+    return source, local if source.startswith("runs:/") and local.is_dir() else None
 
 
 def _download(client: Any, source: str, folder: Path, asked: str) -> Path:

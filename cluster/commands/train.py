@@ -192,10 +192,11 @@ def record_of_result(bundle: "Path", version: str) -> "BundleRecord":
     """The record of a run's bundle; where the worker that wrote it has a disk of its own, from the registry."""
     from cluster.home import mlflow_uri
     from training.bundle import read_record
-    from training.registry import MODEL_NAME, resolve
+    from training.registry import MODEL_NAME, record_of
 
-    here = bundle if bundle.exists() or not version else resolve(f"models:/{MODEL_NAME}/{version}", mlflow_uri()).folder
-    return read_record(here)
+    if bundle.exists() or not version:
+        return read_record(bundle)
+    return record_of(f"models:/{MODEL_NAME}/{version}", mlflow_uri())
 
 
 def _with_absolute_start(run: "RunConfig") -> "RunConfig":

@@ -72,11 +72,16 @@ class Audit(Stored):
     label_entries: dict[str, int]
     settings: AuditSettings
 
+    @property
+    def leaks(self) -> tuple[Finding, ...]:
+        """Findings of severity leak."""
+        return tuple(found for found in self.findings if found.severity == "leak")
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def num_leaks(self) -> int:
-        """Findings of severity leak."""
-        return sum(found.severity == "leak" for found in self.findings)
+        """How many they are."""
+        return len(self.leaks)
 
 
 def audit_listing(listing: Listing, *, source: str, mismatches: Sequence[Reject] = ()) -> Audit:

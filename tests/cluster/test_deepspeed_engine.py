@@ -41,11 +41,8 @@ def engine_of(run: RunConfig, strategy: str, *, levels: int = 4, seed: int = 0) 
 
 
 @pytest.fixture(autouse=True)
-def one_thread_and_no_group_left() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # of models this small, more would only wait for each other
+def no_group_left(one_thread: None) -> Iterator[None]:
     yield
-    torch.set_num_threads(before)
     assert not dist.is_initialized()
 
 

@@ -24,6 +24,7 @@ import pytest
 from data_shards.manifest import Manifest
 from tests.cluster.test_command_line import rapt_run
 from tests.conftest import ROOT, TINY_SETTINGS
+from tests.object_server import free_ports
 
 pytestmark = pytest.mark.slow
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
@@ -66,16 +67,11 @@ class Cluster(NamedTuple):
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     home = tmp_path_factory.mktemp("cluster-home")
-    ports = ["--port", str(free_port()), "--dashboard-port", str(free_port())]
+    ray_port, http_port = free_ports(2)
+    ports = ["--port", str(ray_port), "--dashboard-port", str(http_port)]
     started = rapt_run("cluster", "up", "--cpus", "2", *ports, "--json", RAPT_HOME=str(home), SECRET_OF_UP=SECRET)
     assert started.returncode == 0, started.stderr
     yield Cluster(json.loads(started.stdout), home)
@@ -192,7 +188,7 @@ class CuttableProxy:
     def __init__(self, port: int) -> None:
         self._target = port
         self._open: list[socket.socket] = []
-        self.port = free_port()
+        self.port = free_ports(1)[0]
         self._listen()
 
     def _listen(self) -> None:

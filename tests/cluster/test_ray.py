@@ -5,7 +5,6 @@ One Ray instance is started for the whole file and listens on loopback alone.
 
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from data_shards.storage.source import Source
 from serving.predictor import Predictor
 from serving.service import start_service, stop_service
 from tests.conftest import TINY_PREPROCESS
+from tests.object_server import free_ports
 from training.config import RunConfig, with_settings
 from training.events import Event, RunStarted, StepDone
 from training.registry import RegisteredModel, resolve
@@ -40,12 +40,6 @@ def ray_here() -> Iterator[None]:
     connect_ray(None, num_cpus=4)
     yield
     disconnect_ray()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def job(run: RunConfig, shards: tuple[Path, Manifest], run_id: str, workers: int) -> TrainingJob:
@@ -117,7 +111,7 @@ def test_ray_train_has_the_losses_of_the_plain_loop_and_its_model_is_served(
     assert result.version == "2"
 
     registered = resolve("models:/engagement/2", mlflow_uri())
-    port = free_port()
+    port = free_ports(1)[0]
     url = start_service(registered, host="127.0.0.1", port=port)
     try:
         clip = sorted((simulated_folder / "clips").iterdir())[0]
@@ -153,7 +147,7 @@ def test_a_batch_that_cannot_be_shared_starts_nothing(tiny_run: RunConfig, simul
 
 def test_the_demo_runs_from_clips_to_a_score(tmp_path: Path) -> None:
     settings = ["--set", "loop.epochs=1", "--set", "model.widths=[4,8]"]
-    command = [sys.executable, "-m", "cluster", "demo", "--clips", "64", "--port", str(free_port()), *settings]
+    command = [sys.executable, "-m", "cluster", "demo", "--clips", "64", "--port", str(free_ports(1)[0]), *settings]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     for sentence in ("held-out simulated people", "majority class", "made as 'very low'", "made as 'very high'", "mlflow ui"):
@@ -172,7 +166,7 @@ def test_a_cluster_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_serve_as_a_person_calls_it(tiny_bundle: Path, simulated_folder: Path, tmp_path: Path) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     command = [sys.executable, "-m", "cluster", "serve", str(tiny_bundle), "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None

@@ -8,11 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from cluster.waiting import StopRequest
 from data_shards.errors import Stopped
@@ -25,15 +23,7 @@ from training.loop import train
 
 Shards = tuple[Path, Manifest]
 NUM_MOMENTS = 10
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """These models are too small for two: on a busy machine the threads would wait for each other's turn."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_sigterm_at_any_moment_leaves_a_run_that_goes_on_bit_for_bit(

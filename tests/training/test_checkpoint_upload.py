@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,17 +22,9 @@ from training.events import CheckpointFailed, CheckpointSaved, Event, RunFinishe
 from training.loop import train
 
 Shards = tuple[Path, Manifest]
+pytestmark = pytest.mark.usefixtures("one_thread")
 IMPATIENT = Connecting(num_connections=2, num_attempts=2, connect_timeout_s=1.0, read_timeout_s=3.0)
 AWAY = [Fault("status", "PUT"), Fault("status", "GET"), Fault("status", "HEAD"), Fault("status", "DELETE")]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """These models are too small for two: on a busy machine the threads would wait for each other's turn."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def in_bucket(bucket: str, folder: Path) -> Checkpoints:

@@ -1,8 +1,9 @@
 """An evaluation as the named figures that MLflow holds of it."""
 
+from training.bundle import BundleRecord
 from training.metrics import Evaluation
 
-__all__ = ["figures_of"]
+__all__ = ["figures_of", "final_figures"]
 
 
 def figures_of(evaluation: Evaluation, prefix: str = "") -> dict[str, float]:
@@ -17,3 +18,9 @@ def figures_of(evaluation: Evaluation, prefix: str = "") -> dict[str, float]:
         interval = getattr(evaluation, f"{name}_interval")
         values |= {f"{prefix}_{name}_low": interval.low, f"{prefix}_{name}_high": interval.high}
     return values
+
+
+def final_figures(record: BundleRecord) -> dict[str, float]:
+    """What a bundle was found to be worth: on validation with the best epoch's weights, and on test."""
+    values = figures_of(record.validation, "best_validation") if record.validation else {}
+    return values | (figures_of(record.test) if record.test else {})

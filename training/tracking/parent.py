@@ -6,7 +6,7 @@ from pathlib import Path
 
 from training.bundle import read_record
 from training.tracking.entries import Ending, Metrics, RunOpened, Status, Tags
-from training.tracking.figures import figures_of
+from training.tracking.figures import final_figures
 from training.tracking.sender import Sender
 from training.tracking.spool import Spool
 from training.tracking.tracker import SPOOL, TrackingSettings, waiting_sentence
@@ -37,10 +37,7 @@ class ParentRun:
 
     def take_over(self, bundle: Path) -> None:
         """Copy the figures of the last stage's bundle, so that the parent stands in a list of runs beside others."""
-        record = read_record(bundle)
-        values = figures_of(record.validation, "best_validation") if record.validation else {}
-        values |= figures_of(record.test) if record.test else {}
-        self._spool.append(Metrics(at_ms=_now_ms(), step=0, values=values))
+        self._spool.append(Metrics(at_ms=_now_ms(), step=0, values=final_figures(read_record(bundle))))
 
     def close(self, ending: Ending) -> None:
         """End the run as its last stage ended, whose figures were taken over where it finished."""

@@ -24,7 +24,7 @@ from training.tracking.entries import (
     Tags,
     parse_entry,
 )
-from training.tracking.figures import figures_of
+from training.tracking.figures import figures_of, final_figures
 from training.tracking.model_files import write_model_files
 from training.tracking.pictures import Curve, draw_confusion, draw_curves
 from training.tracking.sender import Sender
@@ -124,8 +124,7 @@ class MlflowTracker:
         """Figures of the best epoch's weights, the bundle with what MLflow's page shows of it, and the pictures."""
         bundle = Path(event.bundle)
         record = read_record(bundle)
-        values = figures_of(record.validation, "best_validation") if record.validation else {}
-        self._figures(0, values | (figures_of(event.test) if event.test else {}))
+        self._figures(0, final_figures(record))
         self._spool.append(Artifact(path=self._relative(bundle), to="bundle"))
         beside = self._spool.folder / "model"
         write_model_files(beside, record, self._manifest.features)
