@@ -1,6 +1,5 @@
-"""The HTTP contract as an ASGI app over a predictor, without Ray: routes, limits, the page, security headers."""
+"""The HTTP contract as an ASGI app over a Scoring, without Ray: routes, limits, the page, security headers."""
 
-import tempfile
 import time
 from pathlib import Path
 from typing import Annotated
@@ -8,29 +7,28 @@ from typing import Annotated
 from fastapi import FastAPI, File, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from data_shards.errors import ClipError, RaptError, ServiceError
-from serving.answer import Answer, ModelInfo, NoFace, Problem
-from serving.decode_child import DecodeChild
+from serving.answer import AnyAnswer, ModelInfo, Problem
 from serving.guards import BodyLimit, SecurityHeaders
-from serving.predictor import Predictor
+from serving.scoring import Deadline, Scoring
 
 __all__ = ["MAX_UPLOAD_BYTES", "build_app"]
 
 MAX_UPLOAD_BYTES = 100 << 20
 MAX_UPLOAD_S = 60.0
 MAX_CLIPS_WAITING = 8
+DEADLINE_S = 300.0
 _PAGE = Path(__file__).parent / "page"
 _ASSETS = {"page.js": "text/javascript", "page.css": "text/css"}
 
 
-def build_app(predictor: Predictor, child: DecodeChild) -> ASGIApp:
-    """The app of one loaded model. Uploads are decoded in `child` and deleted before the answer is sent."""
+def build_app(scoring: Scoring) -> ASGIApp:
+    """The app over what scores. Uploads are deleted before the answer is sent."""
     app = FastAPI(
         title="Rapt engagement scoring",
         version="1",
@@ -38,12 +36,12 @@ def build_app(predictor: Predictor, child: DecodeChild) -> ASGIApp:
         docs_url=None,  # its page loads scripts from elsewhere; /openapi.json is served
         redoc_url=None,
     )
-    _add_routes(app, predictor, child)
+    _add_routes(app, scoring)
     _add_error_answers(app)
     return SecurityHeaders(BodyLimit(app, max_bytes=MAX_UPLOAD_BYTES, max_s=MAX_UPLOAD_S))
 
 
-def _add_routes(app: FastAPI, predictor: Predictor, child: DecodeChild) -> None:
+def _add_routes(app: FastAPI, scoring: Scoring) -> None:
     waiting = 0
     problems: dict[int | str, dict[str, object]] = {
         408: {"model": Problem, "description": "The upload took too long."},
@@ -56,7 +54,7 @@ def _add_routes(app: FastAPI, predictor: Predictor, child: DecodeChild) -> None:
     async def score(
         clip: Annotated[UploadFile, File(description="A video file")],
         transcript: Annotated[UploadFile | None, File(description="What is said in it: WebVTT, SRT or JSON")] = None,
-    ) -> Answer | NoFace:
+    ) -> AnyAnswer:
         """Score one clip."""
         nonlocal waiting
         if waiting >= MAX_CLIPS_WAITING:
@@ -64,14 +62,14 @@ def _add_routes(app: FastAPI, predictor: Predictor, child: DecodeChild) -> None:
         waiting += 1
         try:
             words = await transcript.read() if transcript else None
-            return await run_in_threadpool(_score, predictor, child, await clip.read(), words)
+            return await _score(scoring, await clip.read(), words)
         finally:
             waiting -= 1
 
     @app.get("/v1/model")
     async def model() -> ModelInfo:
         """Which model answers."""
-        return predictor.info
+        return scoring.current().info
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -81,7 +79,8 @@ def _add_routes(app: FastAPI, predictor: Predictor, child: DecodeChild) -> None:
     @app.get("/readyz")
     async def readyz() -> dict[str, str]:
         """A model is loaded and scores can be asked for."""
-        return {"status": "ready", "model": predictor.info.name, "version": predictor.info.version}
+        info = scoring.current().info
+        return {"status": "ready", "model": info.name, "version": info.version}
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -123,17 +122,13 @@ def _problem(status: int, sentence: str, *, retry_after_s: int | None = None) ->
     return JSONResponse({"error": sentence}, status_code=status, headers=headers)
 
 
-def _score(predictor: Predictor, child: DecodeChild, content: bytes, words: bytes | None) -> Answer | NoFace:
-    if not content:
+async def _score(scoring: Scoring, clip: bytes, words: bytes | None) -> AnyAnswer:
+    if not clip:
         raise ClipError("the upload is empty; send a video file as the form field 'clip'")
     begun_s = time.perf_counter()
-    # decord reads from a path; the file has a name of ours, never the uploader's, and is gone when the block ends
-    with tempfile.TemporaryDirectory(prefix="rapt-upload-") as folder:
-        path = Path(folder) / "clip"
-        path.write_bytes(content)
-        transcript = None
-        if words is not None:
-            transcript = Path(folder) / ("words.json" if words.lstrip()[:1] in (b"{", b"[") else "words.vtt")
-            transcript.write_bytes(words)
-        sample = child.sample_of(path, transcript)
-    return predictor.score(sample, decode_ms=(time.perf_counter() - begun_s) * 1000)
+    deadline = Deadline.within(DEADLINE_S)
+    model = scoring.current()
+    sample = await scoring.decode(clip, words, model, deadline)
+    decode_ms = (time.perf_counter() - begun_s) * 1000
+    (answer,) = await scoring.score([sample], model, deadline, decode_ms=decode_ms)
+    return answer

@@ -12,7 +12,7 @@ from data_shards.extraction.recorded import runs_on_video
 from data_shards.listing import Extractors
 from data_shards.reading.loader import batch_of
 from data_shards.sample import FRAMES, Sample
-from serving.answer import Answer, ModelInfo, NoFace, Timings
+from serving.answer import Answer, AnyAnswer, ModelInfo, NoFace, Timings
 from training.bundle import BundleRecord, load_bundle, read_record
 from training.evaluate import engagement_score, probabilities
 from training.model_card import limits_of
@@ -61,13 +61,13 @@ class Predictor:
             test_balanced_accuracy=record.test.metrics.balanced_accuracy if record.test else None,
         )
 
-    def score_file(self, path: Path, *, transcript: Path | None = None) -> Answer | NoFace:
+    def score_file(self, path: Path, *, transcript: Path | None = None) -> AnyAnswer:
         """Decode, preprocess and score one clip. ClipError where it cannot be used."""
         begun_s = time.perf_counter()
         clip = clip_sample(path, self.recipe, transcript=transcript)
         return self.score(clip, decode_ms=(time.perf_counter() - begun_s) * 1000)
 
-    def score(self, clip: ClipSample, *, decode_ms: float = 0.0) -> Answer | NoFace:
+    def score(self, clip: ClipSample, *, decode_ms: float = 0.0) -> AnyAnswer:
         """Score one clip; decode_ms is what its decoding took. ClipError where it lacks what the model cannot do without."""
         begun_s = time.perf_counter()
         sample = clip.sample

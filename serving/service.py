@@ -70,12 +70,13 @@ def _application(load: Callable[[], RegisteredModel], *, host: str, allow_emotio
         from serving.decode_child import DecodeChild
         from serving.http_api import build_app
         from serving.predictor import Predictor
+        from serving.scoring import LocalScoring
 
         _keep_replica_on_loopback(host)
         predictor = Predictor(load(), allow_emotion=allow_emotion)
         child = DecodeChild(predictor.recipe)
         child.start()
-        return build_app(predictor, child)
+        return build_app(LocalScoring(predictor, child))
 
     deployment = serve.deployment(
         name="engagement",

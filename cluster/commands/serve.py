@@ -69,6 +69,7 @@ def score(model: str, files: tuple[Path, ...], transcript: Path | None, as_json:
     from cluster.home import mlflow_uri
     from data_shards.datasets.sidecar_files import transcript_beside
     from data_shards.errors import ClipError, ConfigError
+    from serving.answer import Answer
     from serving.predictor import Predictor
     from training.registry import resolve
 
@@ -87,8 +88,8 @@ def score(model: str, files: tuple[Path, ...], transcript: Path | None, as_json:
             continue
         if as_json:
             click.echo(json.dumps({"file": str(path), **answer.model_dump(mode="json")}))
-        elif answer.status == "no_face":
-            click.echo(f"{path}: no face in view, so no score")
+        elif not isinstance(answer, Answer):
+            click.echo(f"{path}: {answer.status.replace('_', ' ')}, so no score")
         else:
             chances = ", ".join(f"{name} {chance:.0%}" for name, chance in answer.probabilities.items())
             click.echo(f"{path}: {answer.level}, score {answer.score:+.2f} ({chances})")

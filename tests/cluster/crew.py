@@ -3,6 +3,7 @@
 They are forked from a process that has imported everything, so a crew costs what its run costs.
 """
 
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -31,6 +32,7 @@ from training.world import World
 __all__ = ["Kill", "Trained", "crew_trains", "draws_of", "events_of", "losses_of"]
 
 TIMEOUT = timedelta(seconds=120)
+HANGS = 3 * TIMEOUT
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class _Recording:
 
 
 def _work(rank: int, workers: int, store: Path, jobs: tuple[Trained, ...], kill: Kill | None, attempt: int) -> None:
+    faulthandler.dump_traceback_later(HANGS.total_seconds(), exit=True)  # where it hangs, and an end for its crew
     torch.set_num_threads(1)
     world = World(rank, workers)
     if workers > 1:

@@ -143,6 +143,40 @@ def test_a_job_trains_with_its_log_here_and_its_id_in_mlflow(ray_head: Cluster, 
     assert (refused.returncode, "nothing to go on with" in refused.stderr) == (1, True)
 
 
+def train_workers(cluster: Cluster) -> list[psutil.Process]:
+    found = []
+    for process in cluster.processes():
+        with contextlib.suppress(psutil.Error):
+            if process.name().startswith("ray::RayTrain"):
+                found.append(process)
+    assert found
+    return found
+
+
+@contextlib.contextmanager
+def slowed(processes: list[psutil.Process]) -> Iterator[None]:
+    """Let the processes run for 20 ms of every 420."""
+    done = threading.Event()
+
+    def pace() -> None:
+        while not done.wait(0.02):
+            for process in processes:
+                with contextlib.suppress(psutil.Error):
+                    process.suspend()
+            done.wait(0.4)
+            for process in processes:
+                with contextlib.suppress(psutil.Error):
+                    process.resume()
+
+    pacing = threading.Thread(target=pace)
+    pacing.start()
+    try:
+        yield
+    finally:
+        done.set()
+        pacing.join()
+
+
 def test_a_stopped_job_goes_on_from_its_last_checkpoint_as_the_same_run(
     ray_head: Cluster, simulated_shards: tuple[Path, Manifest]
 ) -> None:
@@ -154,14 +188,14 @@ def test_a_stopped_job_goes_on_from_its_last_checkpoint_as_the_same_run(
             assert submitted.poll() is None, submitted.communicate()
             assert time.monotonic() < deadline_s
             time.sleep(0.1)
-        submitted.send_signal(signal.SIGINT)
-        _, errors = submitted.communicate(timeout=60)
-    assert submitted.returncode == 130
-    assert "job long-job1 goes on; look at it with `rapt jobs logs long-job1 --follow`" in errors
-    second = rapt_run(*submit, **ray_head.environment)
-    assert "job long-job1 is running; stop it first" in second.stderr
-
-    stopped = rapt_run("jobs", "stop", "long", **ray_head.environment)
+        with slowed(train_workers(ray_head)):  # else it may be over before it is stopped
+            submitted.send_signal(signal.SIGINT)
+            _, errors = submitted.communicate(timeout=60)
+            assert submitted.returncode == 130
+            assert "job long-job1 goes on; look at it with `rapt jobs logs long-job1 --follow`" in errors
+            second = rapt_run(*submit, **ray_head.environment)
+            assert "job long-job1 is running; stop it first" in second.stderr
+            stopped = rapt_run("jobs", "stop", "long", **ray_head.environment)
     assert stopped.stdout.startswith("job long-job1 is stopped"), stopped.stdout + stopped.stderr
     resumed = rapt_run("jobs", "resume", "long-job1", "--json", **ray_head.environment)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr

@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 from serving.decode_child import DecodeChild
 from serving.http_api import build_app
 from serving.predictor import Predictor
+from serving.scoring import LocalScoring
 
 __all__ = ["endpoint"]
 
@@ -17,6 +18,6 @@ def endpoint(predictor: Predictor) -> Iterator[TestClient]:
     """A client of the predictor's endpoint; its decode child is started, and ended when the block ends."""
     child = DecodeChild(predictor.recipe)
     child.start()
-    with TestClient(build_app(predictor, child)) as client:
+    with TestClient(build_app(LocalScoring(predictor, child))) as client:
         yield client
     child.close()

@@ -18,6 +18,7 @@ from serving.decode_child import LONGEST_S, DecodeChild
 from serving.guards import BodyLimit
 from serving.http_api import build_app
 from serving.predictor import Predictor
+from serving.scoring import LocalScoring
 from tests.serving.endpoint import endpoint
 from training.registry import RegisteredModel
 
@@ -106,7 +107,7 @@ def test_too_much_is_refused_by_its_declared_and_by_its_real_length(
 ) -> None:
     monkeypatch.setattr(http_api, "MAX_UPLOAD_BYTES", 10_000)
     child = DecodeChild(predictor.recipe)
-    with TestClient(build_app(predictor, child)) as small:
+    with TestClient(build_app(LocalScoring(predictor, child))) as small:
         declared = post(small, b"\x00" * 20_000)
         # without a Content-Length the bytes are counted as they come
         body = b"--x\r\nContent-Disposition: form-data; name=clip; filename=a\r\n\r\n" + b"\x00" * 20_000 + b"\r\n--x--\r\n"
@@ -134,7 +135,7 @@ def test_errors_are_problems_with_the_security_headers(client: TestClient) -> No
 
 def test_an_error_nobody_foresaw_is_a_problem_too(predictor: Predictor, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_api, "_score", lambda *_: 1 / 0)
-    with TestClient(build_app(predictor, DecodeChild(predictor.recipe)), raise_server_exceptions=False) as client:
+    with TestClient(build_app(LocalScoring(predictor, DecodeChild(predictor.recipe))), raise_server_exceptions=False) as client:
         answer = post(client, clip.read_bytes())
     assert answer.status_code == 500
     assert answer.json() == {"error": "an error that was not foreseen (ZeroDivisionError); the clip was not scored"}
@@ -143,7 +144,7 @@ def test_an_error_nobody_foresaw_is_a_problem_too(predictor: Predictor, clip: Pa
 
 def test_too_many_waiting_clips_are_refused_at_once(predictor: Predictor, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_api, "MAX_CLIPS_WAITING", 0)
-    with TestClient(build_app(predictor, DecodeChild(predictor.recipe))) as full:
+    with TestClient(build_app(LocalScoring(predictor, DecodeChild(predictor.recipe)))) as full:
         answer = post(full, clip.read_bytes())
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "5"
@@ -151,7 +152,7 @@ def test_too_many_waiting_clips_are_refused_at_once(predictor: Predictor, clip: 
 
 
 def test_a_client_that_sends_slowly_is_given_up(predictor: Predictor) -> None:
-    guarded = BodyLimit(build_app(predictor, DecodeChild(predictor.recipe)), max_bytes=1 << 20, max_s=0.2)
+    guarded = BodyLimit(build_app(LocalScoring(predictor, DecodeChild(predictor.recipe))), max_bytes=1 << 20, max_s=0.2)
     sent: list[Message] = []
     scope = {
         "type": "http",

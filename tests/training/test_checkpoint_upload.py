@@ -71,13 +71,13 @@ def test_an_upload_that_fails_is_told_and_the_next_is_tried(proxy: FaultProxy, b
     assert not list((tmp_path / "scratch").iterdir())
     ours = in_bucket(bucket, tmp_path)
     assert ours.find().record == record(3).sealed(ours._records[3].files)
+    kept = {"step-00000001", "best-epoch-000001.safetensors", "step-00000003", "best-epoch-000003.safetensors"}
+    deadline_s = time.monotonic() + 30
     ours.clean()
-    assert {name.split("/")[0] for name in open_store(bucket).names()} == {
-        "step-00000001",
-        "best-epoch-000001.safetensors",
-        "step-00000003",
-        "best-epoch-000003.safetensors",
-    }
+    while {name.split("/")[0] for name in open_store(bucket).names()} != kept:  # what was given up may still come in
+        assert time.monotonic() < deadline_s
+        time.sleep(0.5)
+        ours.clean()
 
 
 def test_while_a_slow_upload_goes_on_only_the_newest_waits(proxy: FaultProxy, bucket: str, tmp_path: Path) -> None:
@@ -103,11 +103,11 @@ def test_the_last_checkpoint_is_tried_until_the_store_is_back(proxy: FaultProxy,
 
 def test_a_store_that_stays_away_is_waited_for_as_long_as_is_said(proxy: FaultProxy, bucket: str, tmp_path: Path) -> None:
     writer = CheckpointWriter(in_bucket(bucket, tmp_path), drain_s=0.5)
-    proxy.faults = [Fault("delay", "PUT", delay_s=2.0)]
+    proxy.faults = [Fault("delay", "PUT", delay_s=20.0)]
     submit(writer, 1)
     begun_s = time.perf_counter()
     writer.drain(retry=True)
-    assert time.perf_counter() - begun_s < 2.0  # the fault's own length, not a speed
+    assert time.perf_counter() - begun_s < 20.0  # the fault's own length, not a speed
     (failed,) = writer.news()
     assert isinstance(failed, CheckpointFailed)
     assert failed.reason.startswith("not written within 0.5 s of the run's end")
