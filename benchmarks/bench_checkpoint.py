@@ -132,7 +132,9 @@ def _gather(value: Any, tensors: list[Tensor]) -> None:
 
 
 def _record(step: int) -> CheckpointRecord:
-    return CheckpointRecord(step=step, position=step, data_digest="", best_epoch=0, best_metric=None, loss_sum=0.0, loss_count=0)
+    return CheckpointRecord(
+        step=step, position=step, data_digest="", run={}, best_epoch=0, best_metric=None, loss_sum=0.0, loss_count=0
+    )
 
 
 if __name__ == "__main__":

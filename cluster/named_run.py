@@ -2,12 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 from cluster.job import stored_run, understanding
 from data_shards.errors import ConfigError
 from data_shards.manifest import read_manifest
-from training.config import RunConfig
+from training.config import RunConfig, first_difference
 
 __all__ = ["check_run_name", "check_started_as"]
 
@@ -37,17 +36,7 @@ def check_started_as(run_folder: Path, recipe: str, runs: tuple[RunConfig, ...],
     if "stages" not in content:  # a run of one stage is stored as it was fitted to its data
         now = [run.fitted_to(read_manifest(data or str(content["data"])).features) for run in runs]
     for old, new in zip(before, now, strict=False):
-        if difference := _first_difference(old.model_dump(mode="json"), new.model_dump(mode="json")):
+        if difference := first_difference(old.model_dump(mode="json"), new.model_dump(mode="json")):
             raise ConfigError(
                 f"run {run_folder.name}: was started with {difference}; leave --set as it was, or name another run with --run"
             )
-
-
-def _first_difference(old: Any, new: Any, path: str = "") -> str:
-    """`PATH=OLD, not NEW` of the first setting in which two runs differ; "" where there is none."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in old | new:
-            if found := _first_difference(old.get(name), new.get(name), f"{path}.{name}" if path else str(name)):
-                return found
-        return ""
-    return "" if old == new else f"{path}={old}, not {new}"

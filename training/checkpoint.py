@@ -50,12 +50,14 @@ class FileRecord(Stored):
 class CheckpointRecord(Stored):
     """What stands in checkpoint.json. position: draws consumed globally; best_metric is None before the first validation.
 
-    files: all that the checkpoint needs, by their names below the store; record_sha256: of this record without it.
+    run: the RunConfig as JSON, for it is not gone on with as another. files: all that the checkpoint needs, by their names
+    below the store; record_sha256: of this record without it.
     """
 
     step: int
     position: int
     data_digest: str
+    run: dict[str, Any]
     best_epoch: int
     best_metric: float | None
     loss_sum: float

@@ -17,8 +17,20 @@ from training.losses import LOSSES
 from training.models import MODELS
 from training.settings import Settings
 
-__all__ = ["DataConfig", "LoopConfig", "OptimiserConfig", "RunConfig", "Strategy", "stages_with_settings", "with_settings"]
+__all__ = [
+    "DataConfig",
+    "LoopConfig",
+    "OptimiserConfig",
+    "RunConfig",
+    "Strategy",
+    "first_difference",
+    "same_training",
+    "stages_with_settings",
+    "with_settings",
+]
 
+_CARRIED_OUT = {"channels_last", "checkpoint_every_steps", "checkpoints_kept", "compile", "eval_batch", "microbatch"}
+_CARRIED_OUT |= {"offload", "strategy"}
 Strategy = Literal["ddp", "deepspeed-zero1", "deepspeed-zero2", "deepspeed-zero3"]
 
 
@@ -246,3 +258,19 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:  # no JSON, or a number of more digits than any setting has
         return text
+
+
+def same_training(run: RunConfig) -> dict[str, Any]:
+    """What of a run, as JSON, makes it the same training: all but how it is carried out, by how many, and kept."""
+    content = run.model_dump(mode="json", exclude={"starts_from"})  # a path; what started the run is in its weights
+    return content | {"loop": {name: value for name, value in content["loop"].items() if name not in _CARRIED_OUT}}
+
+
+def first_difference(old: Any, new: Any, path: str = "") -> str:
+    """`PATH=OLD, not NEW` of the first setting in which two runs, as JSON, differ; "" where there is none."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in old | new:
+            if found := first_difference(old.get(name), new.get(name), f"{path}.{name}" if path else str(name)):
+                return found
+        return ""
+    return "" if old == new else f"{path}={old}, not {new}"

@@ -20,7 +20,7 @@ from training.augment import augment
 from training.bundle import BUNDLE_VERSION, BundleRecord, read_record, save_bundle
 from training.checkpoint import CheckpointRecord, read_state, read_weights
 from training.commit import current_commit
-from training.config import RunConfig
+from training.config import RunConfig, first_difference, same_training
 from training.engine import DIVERGED, Engine, MakeEngine, TorchEngine, lr_at
 from training.evaluate import Predictions, evaluate, fit_temperature, predict
 from training.events import EpochDone, Event, Listener, RunFinished, RunStarted, StepDone
@@ -165,7 +165,11 @@ class _Setup:
         self.num_frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
         self.engine: Engine = make_engine(model, run, world=world, device=device)
         self.loss: EngagementLoss = LOSSES[run.loss.name](run.loss, self.data.levels).to(device)
-        self.loss.start(self.engine.whole(), world)
+        try:
+            self.loss.start(self.engine.whole(), world)
+        except BaseException:
+            self.engine.close()
+            raise
 
     def resume(self) -> Progress:
         record, state_bytes, best_bytes, skipped = self.checkpoints.take_found()
@@ -175,6 +179,11 @@ class _Setup:
             raise ConfigError(
                 f"{self.run_folder}: this run was trained on data {record.data_digest[:12]}, {self.data.uri} is "
                 f"{self.data.manifest.digest[:12]}; name the data it was started with, or start a new run"
+            )
+        if difference := first_difference(record.run, same_training(self.run)):
+            raise ConfigError(
+                f"{self.checkpoints.uri}: the run whose checkpoints lie there was started with {difference}; "
+                "use the settings that it was started with, or start a new run"
             )
         state = read_state(state_bytes)
         try:
@@ -296,6 +305,7 @@ class _Setup:
             step=progress.step,
             position=progress.position,
             data_digest=self.data.manifest.digest,
+            run=same_training(self.run),
             best_epoch=progress.best_epoch,
             best_metric=progress.best_metric,
             loss_sum=progress.loss_sum,

@@ -30,7 +30,7 @@ LAST = 5
 
 def record(step: int) -> CheckpointRecord:
     return CheckpointRecord(
-        step=step, position=8 * step, data_digest="d", best_epoch=step, best_metric=0.5, loss_sum=1.0, loss_count=1
+        step=step, position=8 * step, data_digest="d", run={}, best_epoch=step, best_metric=0.5, loss_sum=1.0, loss_count=1
     )
 
 

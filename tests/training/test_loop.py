@@ -275,6 +275,18 @@ def test_workers_compute_in_bfloat16_too(tiny_run: RunConfig, simulated_shards: 
     assert together[:2] == pytest.approx(alone[:2], rel=0.03)
 
 
+def test_other_settings_are_refused_on_resume_also_from_another_folder(
+    tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "checkpoints"
+    train(tiny_run, simulated_shards[0], tmp_path / "a", run_id="r", stop_after_step=2, checkpoints=elsewhere)
+    other = with_settings(tiny_run, ["optimiser.lr=0.02"])
+    with pytest.raises(ConfigError, match=r"was started with optimiser.lr=[0-9.]+, not 0.02"):
+        train(other, simulated_shards[0], tmp_path / "b", run_id="r", checkpoints=elsewhere)
+    same = with_settings(tiny_run, ["loop.checkpoint_every_steps=3", "loop.eval_batch=3"])
+    assert train(same, simulated_shards[0], tmp_path / "c", run_id="r", checkpoints=elsewhere) is not None
+
+
 def test_other_data_are_refused_on_resume(tiny_run: RunConfig, simulated_shards: Shards, tmp_path: Path) -> None:
     run_events(tiny_run, simulated_shards, tmp_path / "run", stop_after_step=2)
     other = tmp_path / "other"
