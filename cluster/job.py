@@ -23,7 +23,8 @@ from training.profile import StepProfile
 from training.tracking.client import check_tracking_uri, shown_uri
 from training.tracking.entries import ending_by
 from training.tracking.system_metrics import NodeMonitor
-from training.tracking.tracker import SPOOL, MlflowTracker, TrackingSettings
+from training.tracking.told_run import SPOOL, TrackingSettings
+from training.tracking.tracker import MlflowTracker
 from training.world import World
 
 __all__ = [

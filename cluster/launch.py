@@ -2,11 +2,10 @@
 
 import os
 import socket
-import sys
 from functools import partial
 
 from cluster.job import JobResult, TrainingJob, run_worker, save_job
-from cluster.ray_address import join_address
+from cluster.ray_address import ON_LOOPBACK, join_address
 from cluster.waiting import StopRequest, stop_on_sigterm
 from data_shards.errors import ConfigError, ServiceError
 from training.events import Listener
@@ -41,13 +40,10 @@ def connect_ray(address: str | None, *, num_cpus: int) -> None:
     if address := join_address(address):
         _check_answers(address)
     else:
-        # Ray reads this when it is imported: its processes then listen on loopback, not on every interface. The name
-        # is of the systems it was made for (ray/_private/services.py, get_node_ip_address); gloo has its own.
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        os.environ.update(ON_LOOPBACK)
         # Serve kills a proxy that is not up in 5 s, which a busy laptop's is not
         os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
         os.environ.setdefault("RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S", "60")
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     import ray
 
     if ray.is_initialized():

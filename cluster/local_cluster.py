@@ -27,6 +27,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cluster.home import home
+from cluster.ray_address import ON_LOOPBACK
 from data_shards.atomic import write_whole
 from data_shards.errors import ConfigError, ServiceError
 
@@ -235,9 +236,7 @@ def _head_environment(cluster_id: str) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(local_token_path()),
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray's processes and its drivers then listen on loopback (cluster/launch.py, connect_ray); gloo has its own
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
+        **ON_LOOPBACK,
         "DASHBOARD_METRIC_PORT": str(_port(None, 0, "")),
         "AUTOSCALER_METRIC_PORT": str(_port(None, 0, "")),
     }

@@ -10,9 +10,12 @@ from urllib.parse import urlsplit
 
 from data_shards.errors import ConfigError, ServiceError
 
-__all__ = ["JobServer", "find_job_server", "join_address", "submission_id"]
+__all__ = ["ON_LOOPBACK", "JobServer", "find_job_server", "join_address", "submission_id"]
 
 _JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's, in the environment of a job's driver and of no other process
+# Environment in which Ray's processes and drivers listen on loopback, not on every interface. Ray reads it when it is imported;
+# the name is of the systems it was made for (ray/_private/services.py, get_node_ip_address). Gloo has its own.
+ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
 _HOW = "name the dashboard's address with --address, e.g. http://127.0.0.1:8265"
 
 
@@ -50,12 +53,12 @@ def join_address(address: str | None) -> str | None:
         os.environ.pop("RAY_ADDRESS", None)
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(local_token_path())
-        _keep_to_loopback()
+        os.environ.update(ON_LOOPBACK)
         return there.ray_address
     if address not in ("auto", "local") and "://" not in address:
         _bring_token(address)
         if _answers_on_loopback_alone(address):
-            _keep_to_loopback()
+            os.environ.update(ON_LOOPBACK)
     return address
 
 
@@ -100,12 +103,6 @@ def _answers_on_loopback_alone(address: str) -> bool:
         except (OSError, ValueError):
             return True
     return False
-
-
-def _keep_to_loopback() -> None:
-    """Make this process listen as the cluster does, on loopback; Ray reads it when it is imported (cluster/launch.py)."""
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
 
 
 def find_job_server(address: str | None) -> JobServer:

@@ -111,7 +111,7 @@ def train(
     from training.config import stages_with_settings
     from training.events import Notice
     from training.recipes import stages
-    from training.tracking.tracker import TrackingSettings
+    from training.tracking.told_run import TrackingSettings
 
     if strategy:
         settings = (*settings, f"loop.strategy={strategy}")

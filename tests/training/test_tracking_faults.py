@@ -205,7 +205,7 @@ def test_a_run_that_was_deleted_ends_the_sending_and_one_bad_name_does_not(
     said: list[str] = []
     tracker = tracker_of(tracking_server, tiny_run, simulated_shards, "names", said, close_wait_s=120)
     tracker(step_done(1))
-    tracker._spool.append(Metrics(at_ms=1, step=1, values={"no such name?": 1.0}))
+    tracker._told.tell(Metrics(at_ms=1, step=1, values={"no such name?": 1.0}))
     tracker(step_done(2))
     tracker.close("FINISHED")
     assert [step for step, _ in record_of(tracking_server, "names")["history"]["loss"]] == [1, 2]

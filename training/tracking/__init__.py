@@ -3,7 +3,8 @@
 from training.tracking.client import check_tracking_uri, mlflow_client, shown_uri
 from training.tracking.parent import ParentRun
 from training.tracking.table import track_table
-from training.tracking.tracker import MlflowTracker, TrackingSettings
+from training.tracking.told_run import TrackingSettings
+from training.tracking.tracker import MlflowTracker
 
 __all__ = [
     "MlflowTracker",

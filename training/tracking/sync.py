@@ -10,7 +10,7 @@ from training.tracking.client import first_line, mlflow_client, shown_uri
 from training.tracking.delivery import Delivery, RefusedError, RunMissingError
 from training.tracking.sender import lock_spool
 from training.tracking.spool import read_position, waiting_records
-from training.tracking.tracker import SPOOL
+from training.tracking.told_run import SPOOL
 
 __all__ = ["Synced", "spools_of", "sync_run"]
 

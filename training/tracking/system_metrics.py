@@ -17,6 +17,7 @@ from training.tracking.client import first_line, load_mlflow
 from training.tracking.entries import Metrics, RunOpened
 from training.tracking.sender import Sender, lock_spool
 from training.tracking.spool import Spool
+from training.tracking.told_run import now_ms
 
 __all__ = ["NodeMonitor", "node_name"]
 
@@ -45,7 +46,7 @@ class NodeMonitor:
             return
         self._spool = Spool(claim.parent)
         if not self._spool.num_entries:
-            self._spool.append(RunOpened(name=run_name, makes_it=False, at_ms=int(time.time() * 1000)))
+            self._spool.append(RunOpened(name=run_name, makes_it=False, at_ms=now_ms()))
         self._sender = Sender(self._spool, uri, notify=notify)
         self._thread = threading.Thread(target=self._collect, name="node-monitor", daemon=True)
         self._thread.start()
@@ -70,7 +71,7 @@ class NodeMonitor:
             last_s = time.monotonic()
             while not self._done.wait(self._interval_s) or time.monotonic() - last_s > _LAST_SAMPLE_S:
                 last_s = time.monotonic()
-                self._spool.append(Metrics(at_ms=int(time.time() * 1000), step=step, values=self._sample(collectors)))
+                self._spool.append(Metrics(at_ms=now_ms(), step=step, values=self._sample(collectors)))
                 step += 1
         except Exception as error:  # whatever a driver says, a run does not end for its graphs
             self._notify(f"{self._node}: no more system metrics ({type(error).__name__}: {first_line(error)})")
