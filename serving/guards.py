@@ -3,7 +3,7 @@
 import time
 
 import anyio
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -49,32 +49,28 @@ class SecurityHeaders:
 
 
 class HeadLimit:
-    """Refuses a request whose head is too large (431, 414), or whose Host is none of allowed_hosts (400; any where empty).
+    """Refuses a request whose head is too large, with 431 or 414.
 
     A bound on what the routes see. What a server reads before it gives the request on is the server's to bound.
     """
 
-    def __init__(self, app: ASGIApp, *, allowed_hosts: tuple[str, ...] = ()) -> None:
-        self._app, self._allowed_hosts = app, allowed_hosts
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(scope) if scope["type"] == "http" else None
         if refusal is None:
             await self._app(scope, receive, send)
             return
-        status, facts_of(scope).refusal, sentence = refusal
-        await _refuse(status, sentence, scope, receive, send)
+        facts_of(scope).refusal = "head"
+        await _refuse(*refusal, scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> tuple[int, str, str] | None:
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         raw: list[tuple[bytes, bytes]] = scope["headers"]
         if len(raw) > MAX_HEADERS or sum(len(name) + len(value) for name, value in raw) > MAX_HEADERS_BYTES:
-            return 431, "head", f"over {MAX_HEADERS} headers or {MAX_HEADERS_BYTES >> 10} KiB of them; send fewer"
+            return 431, f"over {MAX_HEADERS} headers or {MAX_HEADERS_BYTES >> 10} KiB of them; send fewer"
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > _MAX_TARGET_BYTES:
-            return 414, "head", f"an address of over {_MAX_TARGET_BYTES >> 10} KiB; send a shorter one"
-        host = Headers(scope=scope).get("host", "")
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        if self._allowed_hosts and name not in self._allowed_hosts:
-            return 400, "host", f"this service does not answer to the name '{name[:100]}'; ask by one of its own"
+            return 414, f"an address of over {_MAX_TARGET_BYTES >> 10} KiB; send a shorter one"
         return None
 
 

@@ -83,7 +83,7 @@ def _guarded(app: FastAPI, settings: AppSettings, metrics: Metrics) -> ASGIApp:
             allow_headers=_CORS_HEADERS,
             expose_headers=_READ_HEADERS,
         )
-    guarded = HeadLimit(guarded, allowed_hosts=settings.allowed_hosts)
+    guarded = HeadLimit(guarded)
     guarded = RequestLog(guarded, metrics, audit, templates=lambda: app.openapi()["paths"])
     return SecurityHeaders(guarded, tls=settings.tls)
 

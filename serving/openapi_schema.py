@@ -10,9 +10,9 @@ from serving.request_facts import OPEN_ROUTES
 __all__ = ["complete", "problems"]
 
 _MEANINGS = {
-    400: "The request cannot be read, or asks by a name that this service does not answer to.",
+    400: "The request cannot be read.",
     401: "No API key, or one that is unknown, revoked or expired.",
-    403: "The API key has not the scope, or another origin's page calls a service without keys.",
+    403: "The API key has not the scope; or a service without keys is called by another origin's page, or by a foreign name.",
     404: "There is no such thing.",
     408: "The upload came too slowly.",
     409: "The state is another than the request takes for given.",
@@ -53,6 +53,8 @@ def complete(schema: dict[str, Any], *, require_keys: bool) -> dict[str, Any]:
     ways: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
     for path, methods in schema["paths"].items():
         for operation in methods.values():
+            for parameter in operation.get("parameters", ()):
+                _without_null(parameter)
             if path in OPEN_ROUTES:
                 operation["security"] = []
                 _describe(operation, _ALL)
@@ -60,6 +62,16 @@ def complete(schema: dict[str, Any], *, require_keys: bool) -> dict[str, Any]:
             operation["security"] = ways if require_keys else [{}, *ways]
             _describe(operation, (*_ALL, *_KEYED, *(_WITH_BODY if "requestBody" in operation else ())))
     return schema
+
+
+def _without_null(parameter: dict[str, Any]) -> None:
+    """A parameter that may be lacking has the kind of its values: FastAPI adds null, which no header or query can say."""
+    schema = parameter["schema"]
+    kinds = [each for each in schema.pop("anyOf", ()) if each != {"type": "null"}]
+    if len(kinds) == 1:
+        schema.update(kinds[0])
+    elif kinds:
+        schema["anyOf"] = kinds
 
 
 def _describe(operation: dict[str, Any], statuses: Iterable[int]) -> None:

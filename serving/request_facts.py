@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from starlette.requests import Request
 from starlette.routing import compile_path
 from starlette.types import Scope
 
-__all__ = ["OPEN_ROUTES", "RequestFacts", "RouteNames", "attach", "facts_of", "path_of"]
+__all__ = ["OPEN_ROUTES", "RequestFacts", "RouteNames", "attach", "facts_of", "owner_of", "path_of"]
 
 OPEN_ROUTES = ("/", "/page/{asset}", "/docs", "/openapi.json", "/healthz", "/readyz")
 UNKNOWN_ROUTE = "unknown"
+EVERYBODY = "everybody"  # no key's id: those are hexadecimal
 _NAME = "rapt"
 
 
@@ -32,9 +34,8 @@ class RequestFacts:
 
 
 def attach(scope: Scope, facts: RequestFacts) -> None:
-    """Lay the facts into the scope; a route finds the id of the request's key as request.state.key_id."""
+    """Lay the facts into the scope, where the guards and the routes find them."""
     scope.setdefault("state", {})[_NAME] = facts
-    scope["state"]["key_id"] = None
 
 
 def facts_of(scope: Scope) -> RequestFacts:
@@ -44,6 +45,11 @@ def facts_of(scope: Scope) -> RequestFacts:
     facts = scope["state"][_NAME]
     assert isinstance(facts, RequestFacts)
     return facts
+
+
+def owner_of(request: Request) -> str:
+    """Whose is what the request makes: the id of its key; of a service without keys, everybody's. A FastAPI dependency."""
+    return facts_of(request.scope).key_id or EVERYBODY
 
 
 def path_of(scope: Scope) -> str:

@@ -20,8 +20,14 @@ __all__ = ["score", "serve"]
 @click.option("--host", default="127.0.0.1", help="Address to listen on; the default is this machine alone.")
 @click.option("--port", default=8000, type=click.IntRange(1, 65535))
 @click.option("--address", help="Ray cluster to serve on; one is started on this machine otherwise.")
+@click.option("--require-keys", is_flag=True, help="Refuse who has no API key, although none was made; always so off loopback.")
+@click.option(
+    "--allow-origin", "origins", multiple=True, metavar="ORIGIN", help="Let pages of https://HOST call it; may be repeated."
+)
 @emotion_option
-def serve(model: str, host: str, port: int, address: str | None, allow_emotion: bool) -> None:
+def serve(
+    model: str, host: str, port: int, address: str | None, require_keys: bool, origins: tuple[str, ...], allow_emotion: bool
+) -> None:
     """Serve MODEL, a bundle's folder or models:/NAME@alias, over HTTP with a web page, until Ctrl-C.
 
     \b
@@ -31,20 +37,24 @@ def serve(model: str, host: str, port: int, address: str | None, allow_emotion: 
     """
     import os
 
-    from cluster.home import mlflow_uri
+    from cluster.home import keys_file, mlflow_uri, serving_folder
     from cluster.launch import connect_ray, disconnect_ray
     from cluster.terminal import console
     from cluster.waiting import wait_for_stop
     from serving.predictor import check_servable
     from serving.service import check_port, start_service, stop_service
+    from serving.settings import AppSettings
     from training.registry import resolve
 
     registered = resolve(model, mlflow_uri())
     check_servable(registered, allow_emotion=allow_emotion)
     check_port(host, port)
+    app = AppSettings.of_endpoint(
+        host, keys_file=keys_file(), audit_folder=serving_folder(), require_keys=require_keys, cors_origins=origins
+    )
     connect_ray(address, num_cpus=max(4, os.cpu_count() or 1))
     with console.status("starting the endpoint"):
-        url = start_service(registered, host=host, port=port, allow_emotion=allow_emotion)
+        url = start_service(registered, host=host, port=port, allow_emotion=allow_emotion, app=app)
     version = f" version {registered.version}" if registered.version else ""
     console.print(f"{registered.name}{version} answers at {url} (page), {url}/v1/score (clips); Ctrl-C stops it")
     wait_for_stop()

@@ -54,7 +54,7 @@ class AccessGuard:
         else:
             key, refusal = self._judge(headers, scope_name)
         if key is not None:
-            facts.key_id = scope["state"]["key_id"] = key.id
+            facts.key_id = key.id
             bound_mib = min(bound_mib, key.max_mib)
         facts.max_bytes = bound_mib << 20
         if refusal is None:
@@ -89,8 +89,13 @@ class AccessGuard:
 
     def _refuse_open(self, headers: Headers) -> _Refusal | None:
         """A service without keys: a page of another origin must not use it through its visitor's browser."""
+        host = headers.get("host", "")
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        if self._settings.open_hosts and name not in self._settings.open_hosts:
+            sentence = f"without keys this service answers to no name but this machine's own, not to '{name[:100]}'"
+            return _Refusal(403, "host", f"{sentence}; make a key with `rapt keys create`, and any name will do")
         origin = headers.get("origin")
-        if origin is not None and not self._is_welcome(origin, headers.get("host", "")):
+        if origin is not None and not self._is_welcome(origin, host):
             sentence = f"pages of {origin[:100]} may not call this service; name the origin where the service is started"
             return _Refusal(403, "origin", sentence)
         wait_s = self._limits.take_open(self._now_s())

@@ -18,6 +18,7 @@ from serving.access.audit_log import AUDIT_FILE, AuditLog
 from serving.access.guard import AccessGuard
 from serving.access.keys import create_key, revoke_key, utc_now
 from serving.metrics import Metrics
+from serving.request_facts import owner_of
 from serving.request_log import RequestLog
 from serving.settings import AppSettings
 
@@ -26,7 +27,7 @@ ROUTES = ("/v1/score", "/v1/model", "/v1/jobs", "/v1/jobs/{job_id}", "/metrics")
 
 async def inner(scope: Scope, receive: Receive, send: Send) -> None:
     request = Request(scope, receive)
-    await JSONResponse({"reached": request.url.path, "key_id": request.state.key_id})(scope, receive, send)
+    await JSONResponse({"reached": request.url.path, "owner": owner_of(request)})(scope, receive, send)
 
 
 @pytest.fixture
@@ -49,13 +50,13 @@ def bearer(key: str) -> dict[str, str]:
 
 def test_a_service_is_open_until_a_key_is_made_and_never_again(keys_file: Path) -> None:
     with guarded(keys_file) as client:
-        assert client.get("/v1/model").status_code == 200
+        assert client.get("/v1/model").json()["owner"] == "everybody"
         record, key = create_key(keys_file, "school", now=utc_now())
         refused = client.get("/v1/model")
         assert refused.status_code == 401
         assert refused.headers["www-authenticate"] == 'Bearer realm="rapt"'
         assert refused.json()["error"].startswith("an API key is needed; send one as 'Authorization: Bearer KEY'")
-        assert client.get("/v1/model", headers=bearer(key)).json()["key_id"] == record.id
+        assert client.get("/v1/model", headers=bearer(key)).json()["owner"] == record.id
         assert client.get("/v1/model", headers={"X-API-Key": key}).status_code == 200
         revoke_key(keys_file, "school", now=utc_now())
         assert "was revoked" in client.get("/v1/model", headers=bearer(key)).json()["error"]
@@ -194,6 +195,23 @@ def test_a_foreign_page_may_not_use_an_open_service_through_a_browser(keys_file:
             )
         }
     assert list(answers.values()) == [200, 200, 403, 403, 403]
+
+
+def test_a_foreign_name_is_not_answered_to_on_loopback_until_there_are_keys(keys_file: Path) -> None:
+    folder = keys_file.parent
+    settings = AppSettings.of_endpoint("127.0.0.1", keys_file=keys_file, audit_folder=folder)
+    with guarded(keys_file, open_hosts=settings.open_hosts) as client:
+        asked = ("127.0.0.1:8000", "localhost", "[::1]:8000", "evil.example:8000", "", "127.0.0.1.evil.example")
+        statuses = [client.get("/v1/model", headers={"Host": host}).status_code for host in asked]
+        assert statuses == [200, 200, 200, 403, 403, 403]
+        _, key = create_key(keys_file, "school", now=utc_now())
+        assert client.get("/v1/model", headers={"Host": "rapt.example", **bearer(key)}).status_code == 200
+
+
+def test_anywhere_but_on_loopback_keys_are_required(keys_file: Path) -> None:
+    for host, required in (("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True), ("10.0.0.7", True), ("", True)):
+        settings = AppSettings.of_endpoint(host, keys_file=keys_file, audit_folder=keys_file.parent)
+        assert settings.require_keys is required, host
 
 
 def test_keys_that_cannot_be_read_close_the_service(keys_file: Path) -> None:
