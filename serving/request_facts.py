@@ -1,8 +1,8 @@
 """What is known of a request while it passes the guards and the routes: one record in its ASGI scope."""
 
 import re
-import secrets
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -25,7 +25,7 @@ class RequestFacts:
     to be answered."""
 
     route: str
-    request_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     arrived_s: float = field(default_factory=time.time)
     key_id: str | None = None
     refusal: str | None = None

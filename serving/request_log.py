@@ -1,10 +1,11 @@
 """The outermost layer: a request gets its id, and is counted and written down when it is over, however that came."""
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.access.audit_log import AuditLine, AuditLog
@@ -13,15 +14,16 @@ from serving.request_facts import OPEN_ROUTES, RequestFacts, RouteNames, attach,
 
 __all__ = ["CLIENT_LEFT", "RequestLog"]
 
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 CLIENT_LEFT = 499  # what proxies write where the client left before its answer; nobody is sent it
 
 
 class RequestLog:
-    """Gives each request an id of ours, X-Request-Id in the answer, and tells the metrics and the audit log of its end.
+    """Gives each request an id, X-Request-Id in the answer, and tells the metrics and the audit log of its end.
 
-    [choice] An id that the client sends is not taken: it could name a person, and the audit log names nobody. The open
-    routes are counted and not written down, unless they are refused: probes would push everything else out of the log.
-    templates: gives every route's template.
+    [choice] An id that the request brings is taken where it is a UUID, as Ray Serve's proxy gives one to each, and no other:
+    it could name a person, and the audit log names nobody. The open routes are counted and not written down, unless they are
+    refused: probes would push everything else out of the log. templates: gives every route's template.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, audit: AuditLog | None, *, templates: Callable[[], Iterable[str]]) -> None:
@@ -33,6 +35,9 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         facts = RequestFacts(route=self._names.of(path_of(scope)))
+        brought = Headers(scope=scope).get("x-request-id", "")
+        if _UUID.fullmatch(brought):
+            facts.request_id = brought
         attach(scope, facts)
         begun_s = time.perf_counter()
         status, bytes_in, bytes_out = CLIENT_LEFT, 0, 0
@@ -54,6 +59,8 @@ class RequestLog:
         try:
             await self._app(scope, counting, noting)
         finally:
+            if status == CLIENT_LEFT:  # also where the server cancelled what was at work on it
+                facts.refusal = facts.refusal or "client_left"
             ms = (time.perf_counter() - begun_s) * 1000
             self._note(scope["method"], facts, status=status, bytes_in=bytes_in, bytes_out=bytes_out, ms=ms)
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -88,12 +89,14 @@ def test_two_apps_of_a_process_count_for_themselves(app: Apps) -> None:
         assert ("rapt_requests_total", "GET", "/v1/model", "200") not in figures(other)
 
 
-def test_each_answer_has_an_id_of_ours(app: Apps) -> None:
+def test_each_answer_has_an_id_that_names_nobody(app: Apps) -> None:
+    brought = str(uuid.uuid4())
     with app() as client:
         answers = [client.get(path, headers={"X-Request-Id": "ada"}) for path in ("/v1/model", "/nothing", "/", "/healthz")]
+        assert client.get("/v1/model", headers={"X-Request-Id": brought}).headers["x-request-id"] == brought
     ids = [answer.headers["x-request-id"] for answer in answers]
     assert len(set(ids)) == 4
-    assert all(len(each) == 16 for each in ids)
+    assert all(str(uuid.UUID(each)) == each for each in ids)
 
 
 def test_security_headers_and_https(app: Apps) -> None:
