@@ -47,14 +47,30 @@ def test_what_it_keeps_is_bounded_and_the_oldest_goes(tmp_path: Path) -> None:
 
 def test_two_processes_write_to_one_and_no_line_is_torn(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from tests.serving.access.test_audit_log import *\n"
-        "log = AuditLog(Path(sys.argv[1]), max_bytes=4000, num_files=100)\n"
-        "for number in range(200): log.write(line(f'{sys.argv[2]}{number}'))"
+        "import sys; from pathlib import Path; from serving.access.audit_log import *\n"
+        "log, line = AuditLog(Path(sys.argv[1]), max_bytes=4000, num_files=100), AuditLine.model_validate_json(sys.argv[3])\n"
+        "for number in range(200): log.write(line.model_copy(update={'request_id': f'{sys.argv[2]}{number}'}))"
     )
-    writers = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path), name], cwd=ROOT) for name in "ab"]
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    writers = [subprocess.Popen([*command, name, line("").to_bytes().decode()], cwd=ROOT) for name in "ab"]
     assert [writer.wait() for writer in writers] == [0, 0]
     written = [each for file in tmp_path.iterdir() for each in ids(file)]
     assert sorted(written) == sorted(f"{name}{number}" for name in "ab" for number in range(200))
+
+
+def test_a_file_that_another_moved_in_the_same_moment_is_not_moved_again(tmp_path: Path) -> None:
+    quick, late = AuditLog(tmp_path, max_bytes=10), AuditLog(tmp_path, max_bytes=10)
+    quick.write(line("first"))
+    quick.write(line("second"))
+    late._rotate()  # it saw the first file full just before it was moved
+    late.write(line("third"))
+    assert [ids(tmp_path / name) for name in (f"{AUDIT_FILE}.2", f"{AUDIT_FILE}.1", AUDIT_FILE)] == [
+        ["first"],
+        ["second"],
+        ["third"],
+    ]
+    quick.close()
+    late.close()
 
 
 def test_it_goes_on_where_a_person_moved_it_away(tmp_path: Path) -> None:

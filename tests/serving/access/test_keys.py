@@ -70,9 +70,19 @@ def test_a_name_that_could_be_mistaken_is_refused(path: Path, name: str) -> None
 def test_keys_that_are_made_at_the_same_time_are_all_there(path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from serving.access.keys import *\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
         "for number in range(10): create_key(Path(sys.argv[1]), f'{sys.argv[2]}{number}', now=utc_now())"
     )
-    makers = [subprocess.Popen([sys.executable, "-c", program, str(path), name], cwd=ROOT) for name in "ab"]
+    command = [sys.executable, "-c", program, str(path)]
+    makers = [
+        subprocess.Popen([*command, name], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for name in "ab"
+    ]
+    for maker in makers:
+        assert maker.stdout is not None
+        maker.stdout.readline()
+    for maker in makers:
+        assert maker.stdin is not None
+        maker.stdin.close()  # now both begin
     assert [maker.wait() for maker in makers] == [0, 0]
     assert len(read_keys(path).keys) == 20
 

@@ -30,6 +30,11 @@ def test_over_an_hour_the_rate_holds() -> None:
     assert taken == 6 + 6 * 60 - 1  # a full bucket, and what trickled in until the last tenth of a second
 
 
+def test_who_was_away_for_long_finds_one_minutes_tokens() -> None:
+    bucket = TokenBucket(6, now_s=0.0)
+    assert sum(bucket.take(7200.0) == 0.0 for _ in range(20)) == 6
+
+
 def test_a_clock_that_goes_back_gives_nothing_away() -> None:
     bucket = TokenBucket(60, now_s=50.0)
     for _ in range(60):
