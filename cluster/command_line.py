@@ -9,6 +9,7 @@ import click
 
 from cluster.commands.demo import demo
 from cluster.commands.jobs import jobs
+from cluster.commands.keys import keys
 from cluster.commands.local_cluster import cluster
 from cluster.commands.models import lineage, promote
 from cluster.commands.reproduce import reproduce
@@ -55,6 +56,7 @@ for command in (
     reproduce,
     serve,
     score,
+    keys,
 ):
     rapt.add_command(command)
 

@@ -6,6 +6,8 @@
 .rapt/audits/      what `rapt shards audit` found, by the digest of the shards
 .rapt/shards/      the demo's shards
 .rapt/cache/       shards fetched from a bucket, bounded
+.rapt/keys.json    API keys, without their secrets (rapt keys)
+.rapt/serving/     the endpoint's audit log
 .rapt/models/      face_landmarker.task, where no RAPT_FACE_LANDMARKER names one (data_shards/face_model.py)
 """
 
@@ -17,7 +19,18 @@ from pathlib import Path
 from data_shards.errors import ConfigError
 from data_shards.storage.shard_cache import CacheSettings
 
-__all__ = ["absolute_uri", "audits_folder", "cache_settings", "home", "mlflow_uri", "new_run_id", "run_folder", "shown"]
+__all__ = [
+    "absolute_uri",
+    "audits_folder",
+    "cache_settings",
+    "home",
+    "keys_file",
+    "mlflow_uri",
+    "new_run_id",
+    "run_folder",
+    "serving_folder",
+    "shown",
+]
 
 
 def home() -> Path:
@@ -38,6 +51,16 @@ def mlflow_uri() -> str:
 def audits_folder() -> Path:
     """Where audits lie, DIGEST.json each."""
     return home() / "audits"
+
+
+def keys_file() -> Path:
+    """Where the API keys are recorded."""
+    return home() / "keys.json"
+
+
+def serving_folder() -> Path:
+    """Where the endpoint's audit log lies."""
+    return home() / "serving"
 
 
 def cache_settings(max_gib: float) -> CacheSettings:

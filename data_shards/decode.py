@@ -28,6 +28,7 @@ __all__ = [
     "decoder_versions",
     "decoding",
     "has_no_index",
+    "is_container",
     "load_decoder",
     "on_screen",
     "open_indexed",
@@ -188,9 +189,14 @@ def check_container(path: Path) -> None:
         raise ClipError(f"{path.name}: cannot be read ({error.strerror})") from None
     if not head:
         raise ClipError(f"{path.name}: empty file")
-    is_transport_stream = head[:1] == head[188:189] == b"\x47"  # MPEG-TS has no magic, but a sync byte every 188
-    if not is_transport_stream and not any(head[offset:].startswith(magic) for offset, magic in _CONTAINERS):
+    if not is_container(head):
         raise ClipError(f"{path.name}: not a video container Rapt reads (avi, mp4, mov, mkv, webm, mpeg, ts, flv, ogg, wmv)")
+
+
+def is_container(head: bytes) -> bool:
+    """Whether a file's first 189 bytes are those of a container that Rapt opens."""
+    is_transport_stream = head[:1] == head[188:189] == b"\x47"  # MPEG-TS has no magic, but a sync byte every 188
+    return is_transport_stream or any(head[offset:].startswith(magic) for offset, magic in _CONTAINERS)
 
 
 def check_header(path: Path, limits: DecodeLimits) -> tuple[int, int, bool]:

@@ -1,72 +1,110 @@
 """The HTTP contract as an ASGI app over a Scoring, without Ray: routes, limits, the page, security headers."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import FastAPI, File, UploadFile
+from fastapi import APIRouter, FastAPI, Header
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from data_shards.errors import ClipError, RaptError, ServiceError
-from serving.answer import AnyAnswer, ModelInfo, Problem
-from serving.guards import BodyLimit, SecurityHeaders
+from serving.access.audit_log import AuditLog
+from serving.access.guard import AccessGuard
+from serving.answer import AnyAnswer, ModelInfo
+from serving.api_docs import docs_page
+from serving.client_presence import while_present
+from serving.clip_form import CLIP_FORM, ClipForm, read_clip_form
+from serving.guards import BodyLimit, HeadLimit, SecurityHeaders
+from serving.metrics import METRICS_TYPE, Metrics
+from serving.openapi_schema import complete, problems
+from serving.places import NoRoom, Places
+from serving.request_facts import facts_of
+from serving.request_log import CLIENT_LEFT, RequestLog
 from serving.scoring import Deadline, Scoring
+from serving.settings import AppSettings
 
-__all__ = ["MAX_UPLOAD_BYTES", "build_app"]
+__all__ = ["MAX_UPLOAD_S", "build_app"]
 
-MAX_UPLOAD_BYTES = 100 << 20
-MAX_UPLOAD_S = 60.0
-MAX_CLIPS_WAITING = 8
-DEADLINE_S = 300.0
+MAX_UPLOAD_S = AppSettings().upload_s
+_RETRY_AFTER_S = 5
 _PAGE = Path(__file__).parent / "page"
 _ASSETS = {"page.js": "text/javascript", "page.css": "text/css"}
+_CORS_HEADERS = ("Authorization", "X-API-Key", "X-Rapt-Deadline-S", "Upload-Offset", "Content-Type")
+_READ_HEADERS = ("Retry-After", "X-Request-Id", "WWW-Authenticate")
+AskedSeconds = Annotated[float | None, Header(gt=0, allow_inf_nan=False, description="Answer within so many seconds, or refuse")]
 
 
-def build_app(scoring: Scoring) -> ASGIApp:
-    """The app over what scores. Uploads are deleted before the answer is sent."""
+def build_app(scoring: Scoring, settings: AppSettings | None = None, *, routers: Sequence[APIRouter] = ()) -> ASGIApp:
+    """The app over what scores. Uploads are deleted before the answer is sent.
+
+    routers: more routes, e.g. those of jobs; paths below /v1/jobs need the scope `jobs`, others any key.
+    """
+    settings = settings or AppSettings()
     app = FastAPI(
         title="Rapt engagement scoring",
         version="1",
-        description="Scores the engagement level of webcam clips. Nothing uploaded is kept.",
-        docs_url=None,  # its page loads scripts from elsewhere; /openapi.json is served
+        description="Scores the engagement level of webcam clips. No uploaded clip is kept.",
+        docs_url=None,  # its page loads scripts from elsewhere; ours is at the same place
         redoc_url=None,
     )
-    _add_routes(app, scoring)
+    metrics = Metrics()
+    _add_scoring(app, scoring, settings, metrics)
+    _add_service(app, scoring, metrics)
+    for router in routers:
+        app.include_router(router)
+    _add_pages(app)
     _add_error_answers(app)
-    return SecurityHeaders(BodyLimit(app, max_bytes=MAX_UPLOAD_BYTES, max_s=MAX_UPLOAD_S))
+    _complete_openapi(app, settings)
+    return _guarded(app, settings, metrics)
 
 
-def _add_routes(app: FastAPI, scoring: Scoring) -> None:
-    waiting = 0
-    problems: dict[int | str, dict[str, object]] = {
-        408: {"model": Problem, "description": "The upload took too long."},
-        413: {"model": Problem, "description": "The upload is too large."},
-        422: {"model": Problem, "description": "The clip cannot be used."},
-        503: {"model": Problem, "description": "Too many clips are waiting; Retry-After says when to ask again."},
-    }
+def _guarded(app: FastAPI, settings: AppSettings, metrics: Metrics) -> ASGIApp:
+    """The guards before the app, the outermost last: what can be refused without reading a body is."""
+    audit = AuditLog(settings.audit_folder) if settings.audit_folder else None
+    guarded: ASGIApp = BodyLimit(
+        app,
+        max_bytes=settings.max_upload_mib << 20,
+        max_s=settings.upload_s,
+        min_bytes_per_s=settings.min_upload_kib_per_s << 10,
+    )
+    guarded = AccessGuard(guarded, settings)
+    if settings.cors_origins:
+        guarded = CORSMiddleware(
+            guarded,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST", "PATCH", "DELETE"),
+            allow_headers=_CORS_HEADERS,
+            expose_headers=_READ_HEADERS,
+        )
+    guarded = HeadLimit(guarded)
+    guarded = RequestLog(guarded, metrics, audit, templates=lambda: app.openapi()["paths"])
+    return SecurityHeaders(guarded, tls=settings.tls)
 
-    @app.post("/v1/score", responses=problems)
-    async def score(
-        clip: Annotated[UploadFile, File(description="A video file")],
-        transcript: Annotated[UploadFile | None, File(description="What is said in it: WebVTT, SRT or JSON")] = None,
-    ) -> AnyAnswer:
-        """Score one clip."""
-        nonlocal waiting
-        if waiting >= MAX_CLIPS_WAITING:
-            raise ServiceError(f"{waiting} clips are waiting already; try again in a few seconds")
-        waiting += 1
-        try:
-            words = await transcript.read() if transcript else None
-            return await _score(scoring, await clip.read(), words)
-        finally:
-            waiting -= 1
 
-    @app.get("/v1/model")
+def _add_scoring(app: FastAPI, scoring: Scoring, settings: AppSettings, metrics: Metrics) -> None:
+    places = Places(max_clips=settings.max_clips_waiting, max_uploads=settings.max_uploads, metrics=metrics)
+
+    @app.post("/v1/score", responses=problems(400, 408, 413, 415, 422, 503), openapi_extra=dict(CLIP_FORM))
+    async def score(request: Request, x_rapt_deadline_s: AskedSeconds = None) -> AnyAnswer:
+        """Score one clip. The request is given up where the client leaves or its time is over."""
+        deadline = _deadline(request, settings, x_rapt_deadline_s)
+        with places.upload():
+            form = await _received(request, deadline, metrics)
+        with places.clip():
+            answer = await while_present(request, _score(scoring, form, deadline, metrics))
+        metrics.scored(answer.status)
+        return answer
+
+
+def _add_service(app: FastAPI, scoring: Scoring, metrics: Metrics) -> None:
+    @app.get("/v1/model", responses=problems(503))
     async def model() -> ModelInfo:
         """Which model answers."""
         return scoring.current().info
@@ -76,12 +114,25 @@ def _add_routes(app: FastAPI, scoring: Scoring) -> None:
         """The process is alive."""
         return {"status": "alive"}
 
-    @app.get("/readyz")
+    @app.get("/readyz", responses=problems(503))
     async def readyz() -> dict[str, str]:
         """A model is loaded and scores can be asked for."""
         info = scoring.current().info
-        return {"status": "ready", "model": info.name, "version": info.version}
+        ready = {"status": "ready", "model": info.name, "version": info.version}
+        warning = scoring.warning()
+        return ready | {"warning": warning} if warning else ready
 
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def figures() -> Response:
+        """What a Prometheus server reads."""
+        try:
+            info = scoring.current().info
+        except ServiceError:
+            info = None
+        return Response(metrics.page(info), media_type=METRICS_TYPE)
+
+
+def _add_pages(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(_PAGE / "index.html", media_type="text/html")
@@ -92,43 +143,92 @@ def _add_routes(app: FastAPI, scoring: Scoring) -> None:
             return _problem(404, f"no page file '{asset}'")
         return FileResponse(_PAGE / asset, media_type=_ASSETS[asset])
 
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(docs_page(app.openapi()))
+
 
 def _add_error_answers(app: FastAPI) -> None:
-    """Every error is a Problem: one plain sentence as JSON."""
+    """Every error is a Problem: one plain sentence as JSON. Its short name goes to the log and the counters."""
 
     @app.exception_handler(RaptError)
     async def known(request: Request, error: RaptError) -> JSONResponse:
+        facts = facts_of(request.scope)
         if isinstance(error, ClipError):
+            facts.refusal = "clip"
             return _problem(422, str(error))
-        return _problem(503, str(error), retry_after_s=5) if isinstance(error, ServiceError) else _problem(500, str(error))
+        if not isinstance(error, ServiceError):
+            facts.refusal = "error"
+            return _problem(500, str(error))
+        is_late = facts.deadline_s is not None and time.time() >= facts.deadline_s
+        facts.refusal = "full" if isinstance(error, NoRoom) else "deadline" if is_late else "unavailable"
+        return _problem(503, str(error), {"Retry-After": str(_RETRY_AFTER_S)})
 
     @app.exception_handler(RequestValidationError)
     async def unfit(request: Request, error: RequestValidationError) -> JSONResponse:
+        facts_of(request.scope).refusal = "request"
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return _problem(422, f"{place}: {first['msg']}; send a video file as the form field 'clip'")
+        place = " ".join(str(part) for part in first["loc"])
+        return _problem(422, f"{place}: {first['msg']}; /docs says what may be sent")
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        return _problem(error.status_code, str(error.detail))
+        facts_of(request.scope).refusal = {400: "request", 408: "slow", 415: "request"}.get(error.status_code)
+        return _problem(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(request: Request, error: ClientDisconnect) -> Response:
+        facts_of(request.scope).refusal = "client_left"
+        return Response(status_code=CLIENT_LEFT)  # for the log: nobody is there to read it
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        facts_of(request.scope).refusal = "error"
         return _problem(500, f"an error that was not foreseen ({type(error).__name__}); the clip was not scored")
 
 
-def _problem(status: int, sentence: str, *, retry_after_s: int | None = None) -> JSONResponse:
-    headers = {"Retry-After": str(retry_after_s)} if retry_after_s else None
+def _complete_openapi(app: FastAPI, settings: AppSettings) -> None:
+    of_routes = app.openapi
+
+    def whole() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = complete(of_routes(), require_keys=settings.require_keys)
+        return app.openapi_schema
+
+    app.openapi = whole  # type: ignore[method-assign]  # as FastAPI's documentation says it is done
+
+
+def _problem(status: int, sentence: str, headers: Any = None) -> JSONResponse:
     return JSONResponse({"error": sentence}, status_code=status, headers=headers)
 
 
-async def _score(scoring: Scoring, clip: bytes, words: bytes | None) -> AnyAnswer:
-    if not clip:
-        raise ClipError("the upload is empty; send a video file as the form field 'clip'")
+def _deadline(request: Request, settings: AppSettings, asked_s: float | None) -> Deadline:
+    """From the request's arrival, which is before its body's."""
+    facts = facts_of(request.scope)
+    deadline = Deadline(facts.arrived_s + min(settings.deadline_s, asked_s or settings.deadline_s))
+    facts.deadline_s = deadline.at_s
+    return deadline
+
+
+async def _received(request: Request, deadline: Deadline, metrics: Metrics) -> ClipForm:
     begun_s = time.perf_counter()
-    deadline = Deadline.within(DEADLINE_S)
+    form = await read_clip_form(request)
+    metrics.took("upload", time.perf_counter() - begun_s)
+    if time.time() >= deadline.at_s:
+        raise HTTPException(
+            408, "the upload took all of the time that the answer was asked within; send it faster, or allow more"
+        )
+    return form
+
+
+async def _score(scoring: Scoring, form: ClipForm, deadline: Deadline, metrics: Metrics) -> AnyAnswer:
+    begun_s = time.perf_counter()
     model = scoring.current()
-    sample = await scoring.decode(clip, words, model, deadline)
-    decode_ms = (time.perf_counter() - begun_s) * 1000
-    (answer,) = await scoring.score([sample], model, deadline, decode_ms=decode_ms)
+    sample = await scoring.decode(form.clip, form.transcript, model, deadline)
+    decode_s = time.perf_counter() - begun_s
+    metrics.took("decode", decode_s)
+    (answer,) = await scoring.score([sample], model, deadline, decode_ms=decode_s * 1000)
+    total_s = time.perf_counter() - begun_s
+    metrics.took("model", total_s - decode_s)
+    metrics.took("total", total_s)
     return answer

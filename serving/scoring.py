@@ -3,7 +3,9 @@
 import asyncio
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -65,24 +67,71 @@ class Scoring(Protocol):
         """The answer to each clip, in order. ClipError where one lacks what the model cannot do without."""
         ...
 
+    def warning(self) -> str:
+        """What its operator should mend although it answers, "" for nothing: /readyz shows it."""
+        ...
+
 
 class LocalScoring:
-    """One predictor and one decode child of this process."""
+    """One predictor and one decode child of this process. Of one event loop.
 
-    def __init__(self, predictor: Predictor, child: DecodeChild) -> None:
-        self._predictor, self._child = predictor, child
+    A clip whose request is cancelled, or over its deadline, while it waits for the child is dropped. One that is being decoded
+    has grace_s to come to its end, since most clips take less than a new child takes to start [choice]; then the child is
+    killed. Until then the next clip waits, without a thread.
+    """
+
+    def __init__(self, predictor: Predictor, child: DecodeChild, *, grace_s: float = 1.0) -> None:
+        self._predictor, self._child, self._grace_s = predictor, child, grace_s
         self._model = ServedModel(key=predictor.info.version, info=predictor.info, recipe=predictor.recipe)
+        self._turn = asyncio.Lock()
+        # one thread, which lives as long as this: the system ends a child together with the thread that started it
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
 
     def current(self) -> ServedModel:
         return self._model
 
     async def decode(self, clip: bytes, transcript: bytes | None, model: ServedModel, deadline: Deadline) -> ClipSample:
-        return await asyncio.to_thread(decode_upload, self._child, clip, transcript)
+        async with _until(deadline):
+            await self._turn.acquire()
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._thread, decode_upload, self._child, clip, transcript)
+        work.add_done_callback(self._end_turn)
+        try:
+            async with _until(deadline):
+                return await asyncio.shield(work)
+        finally:
+            if not work.done():
+                loop.call_later(self._grace_s, self._kill_unless_done, work)
 
     async def score(
         self, clips: Sequence[ClipSample], model: ServedModel, deadline: Deadline, *, decode_ms: float = 0.0
     ) -> list[AnyAnswer]:
-        return await asyncio.to_thread(lambda: [self._predictor.score(clip, decode_ms=decode_ms) for clip in clips])
+        async with _until(deadline):
+            return await asyncio.to_thread(lambda: [self._predictor.score(clip, decode_ms=decode_ms) for clip in clips])
+
+    def warning(self) -> str:
+        return ""
+
+    def _end_turn(self, work: "asyncio.Future[ClipSample]") -> None:
+        self._turn.release()
+        if not work.cancelled():
+            work.exception()  # looked at, for perhaps nobody waits any more to whom it would be told
+
+    def _kill_unless_done(self, work: "asyncio.Future[ClipSample]") -> None:
+        if not work.done():  # else the child may be at the next clip already
+            self._child.kill()
+
+
+@asynccontextmanager
+async def _until(deadline: Deadline) -> AsyncIterator[None]:
+    """ServiceError where the deadline passes before the block ends."""
+    left_s = deadline.left_s
+    try:
+        async with asyncio.timeout(left_s):
+            yield
+    except TimeoutError:
+        _ = deadline.left_s
+        raise
 
 
 def decode_upload(child: DecodeChild, clip: bytes, transcript: bytes | None) -> ClipSample:

@@ -8,6 +8,7 @@ from typing import Any
 
 from data_shards.errors import ServiceError
 from serving.predictor import check_servable
+from serving.settings import AppSettings
 from training.registry import RegisteredModel, resolve
 
 __all__ = ["build_service", "check_port", "start_service", "stop_service"]
@@ -31,21 +32,23 @@ def check_port(host: str, port: int) -> None:
             ) from None
 
 
-def start_service(registered: RegisteredModel, *, host: str, port: int, allow_emotion: bool = False) -> str:
+def start_service(
+    registered: RegisteredModel, *, host: str, port: int, allow_emotion: bool = False, app: AppSettings | None = None
+) -> str:
     """Deploy the model on the connected Ray cluster; returns the endpoint's address once it answers."""
     from ray.exceptions import RayError
 
     check_servable(registered, allow_emotion=allow_emotion)
     check_port(host, port)
     try:
-        _deploy(registered, host=host, port=port, allow_emotion=allow_emotion)
+        _deploy(registered, host=host, port=port, allow_emotion=allow_emotion, app=app)
     except (RayError, RuntimeError, TimeoutError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ServiceError(f"the endpoint on port {port} did not start ({reason}); is the machine busy? try again") from None
     return f"http://{host}:{port}"
 
 
-def _deploy(registered: RegisteredModel, *, host: str, port: int, allow_emotion: bool) -> None:
+def _deploy(registered: RegisteredModel, *, host: str, port: int, allow_emotion: bool, app: AppSettings | None) -> None:
     from ray import serve
     from ray.serve.config import HTTPOptions
 
@@ -56,12 +59,14 @@ def _deploy(registered: RegisteredModel, *, host: str, port: int, allow_emotion:
     request_s = MAX_UPLOAD_S + LONGEST_S + 10  # so that it is our sentence that tells of a clip that takes too long
     serve.start(http_options=HTTPOptions(host=host, port=port, request_timeout_s=request_s), logging_config=_QUIET)
 
-    application = _application(lambda: registered, host=host, allow_emotion=allow_emotion)
+    application = _application(lambda: registered, host=host, allow_emotion=allow_emotion, settings=app)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # and so has starting it
     serve.run(application, name=_APP_NAME, route_prefix="/", logging_config=_QUIET)
 
 
-def _application(load: Callable[[], RegisteredModel], *, host: str, allow_emotion: bool) -> Any:
+def _application(
+    load: Callable[[], RegisteredModel], *, host: str, allow_emotion: bool, settings: AppSettings | None = None
+) -> Any:
     """The deployment of the model that `load` gives, which is called where a replica starts."""
     from ray import serve
 
@@ -76,7 +81,7 @@ def _application(load: Callable[[], RegisteredModel], *, host: str, allow_emotio
         predictor = Predictor(load(), allow_emotion=allow_emotion)
         child = DecodeChild(predictor.recipe)
         child.start()
-        return build_app(LocalScoring(predictor, child))
+        return build_app(LocalScoring(predictor, child), settings)
 
     deployment = serve.deployment(
         name="engagement",

@@ -36,6 +36,8 @@ IMPORTERS = {
     "cv2": {"data_shards/extraction/flow.py"},
     "transformers": {"data_shards/extraction/hugging_face.py"},
     "fastapi": {"serving/http_api.py"},
+    "prometheus_client": {"serving/metrics.py"},
+    "httpx": {"cluster/demo.py", "cluster/local_cluster.py", "data_shards/face_model.py", "serving/client.py"},
     "deepspeed": {"cluster/deepspeed_engine.py"},
     "ray": {
         "cluster/jobs.py",
@@ -73,7 +75,7 @@ def test_a_system_is_imported_where_it_belongs(system: str) -> None:
 
 ABSENT_ON_A_BARE_GPU_MACHINE = (
     "ray", "mlflow", "decord", "av", "webdataset", "boto3", "mediapipe", "cv2", "deepspeed", "transformers", "kornia",
-    "imagehash", "fastapi", "parselmouth", "threadpoolctl", "click", "rich", "matplotlib",
+    "imagehash", "fastapi", "prometheus_client", "httpx", "parselmouth", "threadpoolctl", "click", "rich", "matplotlib",
 )  # fmt: skip
 
 

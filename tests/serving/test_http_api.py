@@ -19,6 +19,7 @@ from serving.guards import BodyLimit
 from serving.http_api import build_app
 from serving.predictor import Predictor
 from serving.scoring import LocalScoring
+from serving.settings import AppSettings
 from tests.serving.endpoint import endpoint
 from training.registry import RegisteredModel
 
@@ -102,15 +103,12 @@ def test_a_missing_form_field_is_refused(client: TestClient) -> None:
         assert "form field 'clip'" in answer.json()["error"]
 
 
-def test_too_much_is_refused_by_its_declared_and_by_its_real_length(
-    predictor: Predictor, clip: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http_api, "MAX_UPLOAD_BYTES", 10_000)
+def test_too_much_is_refused_by_its_declared_and_by_its_real_length(predictor: Predictor) -> None:
     child = DecodeChild(predictor.recipe)
-    with TestClient(build_app(LocalScoring(predictor, child))) as small:
-        declared = post(small, b"\x00" * 20_000)
+    with TestClient(build_app(LocalScoring(predictor, child), AppSettings(max_upload_mib=1))) as small:
+        declared = post(small, b"\x00" * 2_000_000)
         # without a Content-Length the bytes are counted as they come
-        body = b"--x\r\nContent-Disposition: form-data; name=clip; filename=a\r\n\r\n" + b"\x00" * 20_000 + b"\r\n--x--\r\n"
+        body = b"--x\r\nContent-Disposition: form-data; name=clip; filename=a\r\n\r\n" + b"\x00" * 2_000_000 + b"\r\n--x--\r\n"
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
         streamed = small.post("/v1/score", content=iter([body[:5000], body[5000:]]), headers=headers)
         nonsense = small.post("/v1/score", content=b"", headers={"Content-Length": "-5"})
@@ -142,9 +140,9 @@ def test_an_error_nobody_foresaw_is_a_problem_too(predictor: Predictor, clip: Pa
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_too_many_waiting_clips_are_refused_at_once(predictor: Predictor, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_api, "MAX_CLIPS_WAITING", 0)
-    with TestClient(build_app(LocalScoring(predictor, DecodeChild(predictor.recipe)))) as full:
+def test_too_many_waiting_clips_are_refused_at_once(predictor: Predictor, clip: Path) -> None:
+    scoring = LocalScoring(predictor, DecodeChild(predictor.recipe))
+    with TestClient(build_app(scoring, AppSettings(max_clips_waiting=0))) as full:
         answer = post(full, clip.read_bytes())
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "5"
@@ -227,7 +225,7 @@ def test_a_child_that_cannot_load_what_it_needs_is_an_error_each_time(clip: Path
 
 def test_the_openapi_description_names_every_route(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/v1/score", "/v1/model", "/healthz", "/readyz"}
+    assert set(paths) == {"/v1/score", "/v1/model", "/healthz", "/readyz", "/metrics"}
 
 
 def test_a_clip_that_takes_too_long_is_given_up_and_the_child_comes_back(clip: Path, tmp_path: Path) -> None:
