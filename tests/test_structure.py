@@ -35,7 +35,8 @@ IMPORTERS = {
     "parselmouth": {"data_shards/extraction/acoustics.py"},
     "cv2": {"data_shards/extraction/flow.py"},
     "transformers": {"data_shards/extraction/hugging_face.py"},
-    "fastapi": {"serving/http_api.py"},
+    "fastapi": {"serving/http_api.py", "serving/jobs/routes.py"},
+    "python_multipart": {"serving/jobs/multipart.py"},
     "deepspeed": {"cluster/deepspeed_engine.py"},
     "ray": {
         "cluster/jobs.py",
