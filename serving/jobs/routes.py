@@ -121,18 +121,19 @@ def _add_results(router: APIRouter, jobs: JobRunner, owner_of: Callable[..., Any
     @router.get("/v1/jobs/{job_id}/result.csv", response_class=PlainTextResponse, responses=_problems(404, 409))
     async def result_csv(job_id: str, owner: Annotated[str, Depends(owner_of)]) -> Response:
         """The same as CSV."""
+        lesson = jobs.store.result(jobs.store.get(job_id, owner))
         from serving.report import lesson_csv
 
-        content = lesson_csv(jobs.store.result(jobs.store.get(job_id, owner)))
         headers = {"Content-Disposition": 'attachment; filename="lesson.csv"'}
-        return Response(content, media_type="text/csv; charset=utf-8", headers=headers)
+        return Response(lesson_csv(lesson), media_type="text/csv; charset=utf-8", headers=headers)
 
     @router.get("/v1/jobs/{job_id}/report", response_class=HTMLResponse, responses=_problems(404, 409))
     async def report(job_id: str, owner: Annotated[str, Depends(owner_of)]) -> HTMLResponse:
         """The same as one HTML file for a teacher."""
+        lesson = jobs.store.result(jobs.store.get(job_id, owner))
         from serving.report import lesson_page
 
-        return HTMLResponse(lesson_page(jobs.store.result(jobs.store.get(job_id, owner))))
+        return HTMLResponse(lesson_page(lesson))
 
 
 class _Route(APIRoute):
@@ -172,7 +173,7 @@ async def _asked_size(request: Request) -> int:
             break
     try:
         asked = json.loads(content[: _MAX_ASKED_BYTES + 1])
-    except ValueError:
+    except (ValueError, RecursionError):
         asked = None
     size = asked.get("size_bytes") if isinstance(asked, dict) else None
     if not isinstance(size, int) or isinstance(size, bool):

@@ -16,12 +16,12 @@ from pathlib import Path
 from data_shards.atomic import write_whole
 from data_shards.errors import ShardError
 from serving.jobs.record import Job, JobLimits, JobRefused, JobStatus
-from serving.lesson.journal import Journal
 from serving.lesson.record import LessonResult
 
 __all__ = ["JobStore"]
 
 _ID = re.compile(r"[0-9a-f]{32}")
+_KEPT = ("job.json", "result.json")
 _ENDED = ("done", "failed", "stopped")
 _ASK_AGAIN_S = 60
 
@@ -168,8 +168,12 @@ class JobStore:
         return self.folder_of(job) / "recording"
 
     def _remove_recording(self, job: Job) -> None:
-        self.recording(job).unlink(missing_ok=True)
-        Journal(self.folder_of(job)).remove()
+        """All but what is kept, also what a killed process was writing."""
+        for path in self.folder_of(job).iterdir() if self.folder_of(job).is_dir() else ():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name not in _KEPT:
+                path.unlink(missing_ok=True)
 
     def _read(self, path: Path) -> None:
         """A job of an earlier service; what cannot be read is of nobody and is deleted."""

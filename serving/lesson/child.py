@@ -6,6 +6,7 @@ What the child says comes as bytes that are parsed and checked (`serving/lesson/
 import multiprocessing
 import resource
 from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from serving.lesson.watch import LessonSettings, Told, Watch
 from serving.lesson.watch_state import WatchState
 from serving.lesson.window_clips import ClipsOfWindows
 
-__all__ = ["WatchChild"]
+__all__ = ["WatchChild", "WatchOrder"]
 
 _MEMORY_BYTES = 6 << 30  # of addresses: MediaPipe reserves 2 GiB, and pictures of the largest size between two looks are 400 MB
 _WITH_EXTRACTORS_BYTES = 14 << 30
@@ -29,22 +30,28 @@ _WITH_EXTRACTORS_S = 1800.0  # between two windows of many people
 _END_S = 5.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class WatchOrder:
+    """What a child is to watch. face_model: MediaPipe's file; scratch: where it may write, should it have to; state: as a Watch
+    said it last."""
+
+    path: Path
+    recipe: ClipRecipe
+    settings: LessonSettings
+    face_model: Path
+    scratch: Path
+    state: bytes | None = None
+
+
 class WatchChild:
-    """One child that watches one recording. `start` it from a thread that lasts; `next` gives its messages in order.
+    """One child that watches one recording. `start` it from a thread that lasts; `next` gives its messages in order."""
 
-    state: as a Watch said it last; face_model: MediaPipe's file.
-    """
-
-    def __init__(
-        self, path: Path, recipe: ClipRecipe, settings: LessonSettings, face_model: Path, *, state: bytes | None = None
-    ) -> None:
+    def __init__(self, order: WatchOrder) -> None:
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe(duplex=False)
         self._theirs: Connection | None = theirs
-        self._silent_s = _WITH_EXTRACTORS_S if recipe.extractors else _SILENT_S
-        self._process = context.Process(
-            target=_watch, args=(theirs, path, recipe, settings, face_model, state), name="rapt-lesson", daemon=True
-        )
+        self._silent_s = _WITH_EXTRACTORS_S if order.recipe.extractors else _SILENT_S
+        self._process = context.Process(target=_watch, args=(theirs, order), name="rapt-lesson", daemon=True)
 
     @property
     def pid(self) -> int | None:
@@ -76,13 +83,11 @@ class WatchChild:
         self._ours.close()
 
 
-def _watch(
-    connection: Connection, path: Path, recipe: ClipRecipe, settings: LessonSettings, face_model: Path, state: bytes | None
-) -> None:
+def _watch(connection: Connection, order: WatchOrder) -> None:
     """In the child."""
-    _confine(_WITH_EXTRACTORS_BYTES if recipe.extractors else _MEMORY_BYTES)
+    _confine(_WITH_EXTRACTORS_BYTES if order.recipe.extractors else _MEMORY_BYTES)
     try:
-        for message, blobs in _told(path, recipe, settings, face_model, state):
+        for message, blobs in _told(order):
             connection.send_bytes(packed(message, blobs))
     except BrokenPipeError:
         return  # nobody listens any more
@@ -96,15 +101,15 @@ def _watch(
         connection.send_bytes(packed(Failed(of_recording=True, sentence=sentence)))
 
 
-def _told(path: Path, recipe: ClipRecipe, settings: LessonSettings, face_model: Path, state: bytes | None) -> Iterator[Told]:
-    recording = open_recording(path)
-    known = WatchState.from_bytes(state, origin="watch.json") if state else None
-    with FaceFinder(face_model) as finder:
+def _told(order: WatchOrder) -> Iterator[Told]:
+    recording = open_recording(order.path)
+    state = WatchState.from_bytes(order.state, origin="watch.json") if order.state else None
+    with FaceFinder(order.face_model) as finder:
         clips = None
-        if recipe.extractors:
-            load_extractors(recipe)
-            clips = ClipsOfWindows(recording, recipe, state=known)
-        yield from Watch(recording, recipe, finder.find, settings, state=known, clips=clips)
+        if order.recipe.extractors:
+            load_extractors(order.recipe)
+            clips = ClipsOfWindows(recording, order.recipe, order.scratch, state=state)
+        yield from Watch(recording, order.recipe, finder.find, order.settings, state=state, clips=clips)
 
 
 def _confine(memory_bytes: int) -> None:

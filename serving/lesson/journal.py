@@ -3,11 +3,13 @@
 windows.jsonl   a line a window, numbers alone
 watch.json      what a Watch said last (`watch_state.py`), written when all windows before it are on the disk
 lesson.json     which model and settings they are of, and the time that was spent before
-All three are worth nothing without the recording, and are deleted with it.
+clips/          of the window that is being scored, where the model reads more than frames
+All of them are worth nothing without the recording, and are deleted with it.
 """
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 from data_shards.atomic import write_whole
@@ -63,6 +65,8 @@ class Journal:
     def open(self, head: LessonHead) -> None:
         """Read what an earlier run of the same left whole; anything else is begun anew."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.clips, ignore_errors=True)  # of a killed child
+        self.clips.mkdir()
         try:
             if (self._folder / "lesson.json").read_bytes() == head.to_bytes():
                 mark = _Mark.from_bytes((self._folder / "watch.json").read_bytes(), origin="watch.json")
@@ -74,6 +78,11 @@ class Journal:
             write_whole(self._folder / "lesson.json", head.to_bytes())
         lines = b"".join(window.to_bytes() for window in self.windows)
         write_whole(self._folder / "windows.jsonl", lines)  # without what was written after the mark
+
+    @property
+    def clips(self) -> Path:
+        """Where the child may write."""
+        return self._folder / "clips"
 
     def add(self, window: ScoredWindow) -> None:
         """A window's numbers, at the end of the file."""
@@ -87,11 +96,6 @@ class Journal:
         with (self._folder / "windows.jsonl").open("rb") as file:
             os.fsync(file.fileno())
         write_whole(self._folder / "watch.json", _Mark(next_window=next_window, took_s=took_s, state=state.decode()).to_bytes())
-
-    def remove(self) -> None:
-        """The lesson is over, or given up."""
-        for name in ("windows.jsonl", "watch.json", "lesson.json"):
-            (self._folder / name).unlink(missing_ok=True)
 
     def _read_windows(self, mark: _Mark) -> None:
         lines = (self._folder / "windows.jsonl").read_bytes().splitlines(keepends=True)[: mark.next_window]

@@ -10,7 +10,7 @@ from data_shards.extraction.clip_sample import ClipSample
 from data_shards.face_model import face_model_path
 from data_shards.sample import Sample
 from serving.answer import AnyAnswer, Window
-from serving.lesson.child import WatchChild
+from serving.lesson.child import WatchChild, WatchOrder
 from serving.lesson.journal import Journal, LessonHead, ScoredPerson, ScoredWindow
 from serving.lesson.messages import Begun, Ended, Marked, Passed, PersonSeen, WindowSeen
 from serving.lesson.record import LessonResult
@@ -46,7 +46,15 @@ async def score_lesson(
     model = scoring.current()
     journal = await asyncio.to_thread(_opened, folder, path, model, settings)
     finds_faces = await asyncio.to_thread(face_model_path, face_model)
-    child = WatchChild(path, model.recipe, settings, finds_faces, state=journal.state)
+    order = WatchOrder(
+        path=path,
+        recipe=model.recipe,
+        settings=settings,
+        face_model=finds_faces,
+        scratch=journal.clips,
+        state=journal.state,
+    )
+    child = WatchChild(order)
     child.start()  # by this thread, which lasts: Linux ends a child with the thread that started it
     before_s = journal.took_s
     begun: Begun | None = None

@@ -25,10 +25,10 @@ _MAX_AHEAD = 90  # pictures that wait for a window's sound: a file whose sound c
 
 
 class ClipsOfWindows:
-    """Give it the windows in order of time. state: where the first pass goes on."""
+    """Give it the windows in order of time. scratch: a folder for their clips; state: where the first pass goes on."""
 
-    def __init__(self, recording: Recording, recipe: ClipRecipe, *, state: WatchState | None = None) -> None:
-        self._recording, self._recipe = recording, recipe
+    def __init__(self, recording: Recording, recipe: ClipRecipe, scratch: Path, *, state: WatchState | None = None) -> None:
+        self._recording, self._recipe, self._scratch = recording, recipe, scratch
         stream = RecordingStream(
             recording,
             with_sound=True,
@@ -41,7 +41,7 @@ class ClipsOfWindows:
     def sample(self, window: WindowFrames, people: dict[int, Track], end_s: float) -> Iterator[tuple[int, ClipSample]]:
         """Track's number and its sample; a person whose clip cannot be used is left out."""
         clips = {number: _planned(window, track, end_s) for number, track in people.items()}
-        with tempfile.TemporaryDirectory(prefix="rapt-window-") as folder:
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             self._cut(Path(folder), [clip for clip in clips.values() if clip], end_s)
             for number, clip in clips.items():
                 path = Path(folder) / clip.name if clip else None

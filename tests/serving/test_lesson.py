@@ -14,6 +14,8 @@ import pytest
 
 from data_shards.errors import ClipError, ServiceError
 from data_shards.extraction.clip_sample import ClipRecipe, clip_sample
+from data_shards.extraction.openface import OpenFace, OpenFaceSettings
+from data_shards.extraction.recorded import described
 from data_shards.gallery.clip_writer import ClipWriter
 from data_shards.gallery.faces import FaceFinder
 from data_shards.gallery.layout import overlap
@@ -22,12 +24,13 @@ from data_shards.gallery.recording import Picture, RecordingStream, open_recordi
 from data_shards.gallery.tracking import TileSpan
 from data_shards.preprocess import PreprocessConfig
 from data_shards.sample import Sample
-from serving.lesson.child import WatchChild
+from serving.lesson.child import WatchChild, WatchOrder
 from serving.lesson.messages import Ended, Marked, Passed, WindowSeen, packed, unpacked
 from serving.lesson.record import LessonResult
 from serving.lesson.score import score_lesson
 from serving.lesson.watch import LessonSettings, Told, Watch
 from serving.lesson.watch_state import WatchState
+from serving.lesson.window_clips import ClipsOfWindows
 from tests.conftest import ROOT, TINY_PREPROCESS
 from tests.serving.conftest import SCENES
 from tests.serving.lesson_scoring import SETTINGS, local_scoring
@@ -39,9 +42,7 @@ def scored(path: Path, bundle: Path, folder: Path, settings: LessonSettings = SE
     return asyncio.run(score_lesson(path, local_scoring(bundle), folder, settings=settings))
 
 
-def told(
-    path: Path, face_model: Path, state: WatchState | None = None, recipe: ClipRecipe = RECIPE
-) -> list[tuple[object, tuple[bytes, ...]]]:
+def told(path: Path, face_model: Path, state: WatchState | None = None, recipe: ClipRecipe = RECIPE) -> list[Told]:
     with FaceFinder(face_model) as finder:
         return [*Watch(open_recording(path), recipe, finder.find, SETTINGS, state=state)]
 
@@ -189,6 +190,45 @@ def test_a_window_is_made_as_the_training_clips_are(lesson: Path, face_model: Pa
     assert at == len(blobs) > 0
 
 
+def test_a_model_that_reads_more_than_frames_gets_each_window_as_a_clip(lesson: Path, face_model: Path, tmp_path: Path) -> None:
+    settings = OpenFaceSettings(fps=2)
+    with OpenFace(settings) as extractor:
+        recipe = ClipRecipe(TINY_PREPROCESS, {"openface": described("openface", extractor)})
+    recording = open_recording(lesson)
+    alone = [pair for pair in told(lesson, face_model) if isinstance(pair[0], WindowSeen)]
+    with FaceFinder(face_model) as finder:
+        clips = ClipsOfWindows(recording, recipe, tmp_path)
+        whole = [*Watch(recording, recipe, finder.find, SETTINGS, clips=clips)]
+    windows = [pair for pair in whole if isinstance(pair[0], WindowSeen)]
+    assert len(windows) == len(alone) == 9
+    for (message, blobs), (frames_only, frames_blobs) in zip(windows, alone, strict=True):
+        found, expected = samples_of(message, blobs), samples_of(frames_only, frames_blobs)
+        assert found.keys() == expected.keys()
+        for track, sample in found.items():
+            rows_TD = sample.features["openface"]
+            assert len(rows_TD) == pytest.approx(2 * (sample.meta.duration_s or 0), abs=1)
+            assert np.isfinite(rows_TD).all(axis=1).mean() > 0.5
+            difference = np.abs(sample.decode_frames().astype(int) - expected[track].decode_frames().astype(int)).mean()
+            assert difference < 12  # the same person at about the same moments; another one differs by 30 and more
+    assert list(tmp_path.iterdir()) == []
+    mark = next(at for at, (message, _) in enumerate(whole) if isinstance(message, Marked))
+    state = WatchState.from_bytes(whole[mark][1][0], origin="a mark")
+    with FaceFinder(face_model) as finder:
+        clips = ClipsOfWindows(recording, recipe, tmp_path, state=state)
+        rest = [*Watch(recording, recipe, finder.find, SETTINGS, state=state, clips=clips)]
+    assert [pair for pair in rest if isinstance(pair[0], WindowSeen)] == windows[2:]
+
+
+def samples_of(message: object, blobs: tuple[bytes, ...]) -> dict[int, Sample]:
+    assert isinstance(message, WindowSeen)
+    left = list(blobs)
+    return {
+        seen.track: Sample.from_members({name: left.pop(0) for name in seen.members}, origin="window")
+        for seen in message.people
+        if seen.members
+    }
+
+
 def overlap_of(box, tile) -> float:  # type: ignore[no-untyped-def]
     seen = type(box)(
         x=round(tile.left * 640), y=round(tile.top * 360), width=round(tile.width * 640), height=round(tile.height * 360)
@@ -237,8 +277,8 @@ def test_what_has_no_picture_is_refused(
             scored(tmp_path / name, tiny_bundle, tmp_path / "job")
 
 
-def test_a_child_that_dies_is_a_reason_and_not_a_hang(lesson: Path, face_model: Path) -> None:
-    child = WatchChild(lesson, RECIPE, SETTINGS, face_model)
+def test_a_child_that_dies_is_a_reason_and_not_a_hang(lesson: Path, face_model: Path, tmp_path: Path) -> None:
+    child = WatchChild(WatchOrder(path=lesson, recipe=RECIPE, settings=SETTINGS, face_model=face_model, scratch=tmp_path))
     child.start()
     child.next()
     assert child.pid is not None
