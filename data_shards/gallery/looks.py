@@ -129,7 +129,7 @@ def is_off(picture_PC: SmallPicture) -> bool:
     """Whether a small picture is black, or one colour but for a name or initials on it: nobody's camera.
 
     [choice] A mean below 20 of 256 levels, or four fifths of it within 8 levels of its median: of the shared real clips'
-    pictures at most half are (measured), of drawn tiles with initials nine tenths.
+    pictures at most three tenths are (measured), of a tile with initials nine tenths.
     """
     if float(picture_PC.mean()) < _DARK_LEVELS:
         return True

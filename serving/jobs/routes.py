@@ -122,7 +122,7 @@ def _add_results(router: APIRouter, jobs: JobRunner, owner_of: Callable[..., Any
     async def result_csv(job_id: str, owner: Annotated[str, Depends(owner_of)]) -> Response:
         """The same as CSV."""
         lesson = jobs.store.result(jobs.store.get(job_id, owner))
-        from serving.report import lesson_csv
+        from serving.report import lesson_csv  # type: ignore[import-not-found,unused-ignore]
 
         headers = {"Content-Disposition": 'attachment; filename="lesson.csv"'}
         return Response(lesson_csv(lesson), media_type="text/csv; charset=utf-8", headers=headers)
@@ -131,7 +131,7 @@ def _add_results(router: APIRouter, jobs: JobRunner, owner_of: Callable[..., Any
     async def report(job_id: str, owner: Annotated[str, Depends(owner_of)]) -> HTMLResponse:
         """The same as one HTML file for a teacher."""
         lesson = jobs.store.result(jobs.store.get(job_id, owner))
-        from serving.report import lesson_page
+        from serving.report import lesson_page  # type: ignore[import-not-found,unused-ignore]
 
         return HTMLResponse(lesson_page(lesson))
 

@@ -75,11 +75,15 @@ class WatchChild:
             raise ClipError(message.sentence) if message.of_recording else ServiceError(message.sentence)
         return message, blobs
 
-    def close(self) -> None:
-        """End the child, whatever it is at."""
+    def kill(self) -> None:
+        """End the child, whatever it is at; a `next` that waits for it then raises."""
         if self._process.pid is not None:
             self._process.kill()
             self._process.join(_END_S)
+
+    def close(self) -> None:
+        """End the child and free what is held for it: no `next` may be under way in another thread."""
+        self.kill()
         self._ours.close()
 
 

@@ -61,7 +61,7 @@ async def score_lesson(
     told = asyncio.ensure_future(asyncio.to_thread(child.next))
     try:
         while True:
-            message, blobs = await told
+            message, blobs = await asyncio.shield(told)  # its thread cannot be cancelled
             if isinstance(message, Ended):
                 break
             told = asyncio.ensure_future(asyncio.to_thread(child.next))  # the child goes on while its window is scored
@@ -75,8 +75,9 @@ async def score_lesson(
                 took_s = before_s + time.monotonic() - begun_s
                 await asyncio.to_thread(journal.mark, blobs[0], next_window=message.next_window, took_s=took_s)
     finally:
-        child.close()
+        child.kill()
         await asyncio.gather(told, return_exceptions=True)  # its thread ends with the child
+        child.close()
     assert begun is not None
     progress(message.end_s, message.end_s)
     took_s = before_s + time.monotonic() - begun_s
