@@ -22,7 +22,7 @@ from data_shards.schema import Stored
 from data_shards.storage.source import file_of
 from data_shards.storage.store import file_sha256
 
-__all__ = ["PreprocessConfig", "preprocess", "preprocess_file"]
+__all__ = ["PreprocessConfig", "preprocess", "preprocess_file", "scaled_size", "to_square"]
 
 
 class PreprocessConfig(Stored):
@@ -58,8 +58,8 @@ def preprocess(clip: ListedClip, config: PreprocessConfig, limits: DecodeLimits 
 
 
 def _decode_video(clip: ListedClip, path: Path, config: PreprocessConfig, limits: DecodeLimits | None) -> Sample:
-    decoded = decode_clip(path, num_frames=config.num_frames, frame_size=_scaled_size(config), limits=limits)
-    square_THWC = _to_square(decoded.frames_THWC, config.size_px)
+    decoded = decode_clip(path, num_frames=config.num_frames, frame_size=scaled_size(config), limits=limits)
+    square_THWC = to_square(decoded.frames_THWC, config.size_px)
     frames_mjpeg, offsets = encode_frames(square_THWC, quality=config.jpeg_quality)
     meta = SampleMeta(
         **_known(clip),
@@ -85,7 +85,7 @@ def preprocess_file(path: Path, config: PreprocessConfig, limits: DecodeLimits |
     return preprocess(ListedClip(clip_id=path.name, video=file_of(path), subject="", split="", labels={}), config, limits)
 
 
-def _scaled_size(config: PreprocessConfig) -> Callable[[int, int], tuple[int, int]]:
+def scaled_size(config: PreprocessConfig) -> Callable[[int, int], tuple[int, int]]:
     """The size a frame is scaled to before it is cropped or padded to the square."""
 
     def size(width_px: int, height_px: int) -> tuple[int, int]:
@@ -101,7 +101,7 @@ def _even(length: float, size_px: int) -> int:
     return size_px if round(length) == size_px else max(2, 2 * round(length / 2))
 
 
-def _to_square(frames_THWC: npt.NDArray[np.uint8], size_px: int) -> npt.NDArray[np.uint8]:
+def to_square(frames_THWC: npt.NDArray[np.uint8], size_px: int) -> npt.NDArray[np.uint8]:
     """Crop the centre, or pad with black around it, to size_px x size_px."""
     height_px, width_px = frames_THWC.shape[1:3]
     top, left = max(0, height_px - size_px) // 2, max(0, width_px - size_px) // 2

@@ -35,9 +35,10 @@ IMPORTERS = {
     "parselmouth": {"data_shards/extraction/acoustics.py"},
     "cv2": {"data_shards/extraction/flow.py"},
     "transformers": {"data_shards/extraction/hugging_face.py"},
-    "fastapi": {"serving/http_api.py"},
     "prometheus_client": {"serving/metrics.py"},
     "httpx": {"cluster/demo.py", "cluster/local_cluster.py", "data_shards/face_model.py", "serving/client.py"},
+    "fastapi": {"serving/http_api.py", "serving/jobs/routes.py"},
+    "python_multipart": {"serving/jobs/multipart.py"},
     "deepspeed": {"cluster/deepspeed_engine.py"},
     "ray": {
         "cluster/jobs.py",

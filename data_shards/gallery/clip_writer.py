@@ -22,7 +22,7 @@ from data_shards.gallery.recording import Picture, Recording, Sound, plane
 if TYPE_CHECKING:
     import av
 
-__all__ = ["ClipWriter"]
+__all__ = ["ClipWriter", "cropped"]
 
 _VIDEO_OPTIONS: dict[str, object] = {"preset": "superfast", "crf": "20", "threads": "1", "bf": "0"}
 _AUDIO_BITS_PER_S = 96_000
@@ -70,7 +70,7 @@ class ClipWriter:
         """Take in a picture that is on screen from picture.time_s to until_s, which must reach into the clip."""
         start_s = max(picture.time_s, self.clip.start_s)
         tile = self._tile_at(start_s)
-        frame = _cropped(picture.frame, tile, self.clip.size_px)
+        frame = cropped(picture.frame, tile, self.clip.size_px)
         if self._last_pts < 0:  # what the numbers mean is said once, at the start
             context = self._video.codec_context
             context.color_range, context.colorspace = frame.color_range, frame.colorspace
@@ -131,7 +131,7 @@ class ClipWriter:
         self._num_heard += samples_CS.shape[1]
 
 
-def _cropped(frame: "av.VideoFrame", box: Box, size_px: tuple[int, int]) -> "av.VideoFrame":
+def cropped(frame: "av.VideoFrame", box: Box, size_px: tuple[int, int]) -> "av.VideoFrame":
     """The part of a yuv420p frame inside a box.
 
     [choice] After a change of layout the tile is scaled to the clip's size, and its shape with it where it differs.

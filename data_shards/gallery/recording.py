@@ -23,6 +23,9 @@ __all__ = ["RECORDING_LIMITS", "Picture", "Recording", "RecordingStream", "Sound
 RECORDING_LIMITS = DecodeLimits(max_duration_s=12 * 3600.0)
 _AAC_RATES_HZ = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000})
 _DEFAULT_FPS = 25.0
+_INDEXED_FORMATS = ("mov", "matroska")  # ffmpeg's names of containers in which a time is found exactly
+_LEAD_S = 0.5  # a sound decoder needs what comes shortly before
+_TIE_S = 1e-6
 
 
 @dataclass(frozen=True)
@@ -97,10 +100,21 @@ class RecordingStream:
 
     What cannot be decoded is passed over and counted in `num_damaged`; a recording that breaks off ends there.
     ClipError where a picture goes over the limits, or the recording is turned on its side.
+    from_s: only what starts then or later comes, the same pictures as in a whole pass. may_seek: a container with an index is
+    entered near there; without it, and in other containers, everything before is decoded too.
     """
 
-    def __init__(self, recording: Recording, *, with_sound: bool = False, limits: DecodeLimits = RECORDING_LIMITS) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        *,
+        with_sound: bool = False,
+        limits: DecodeLimits = RECORDING_LIMITS,
+        from_s: float = 0.0,
+        may_seek: bool = True,
+    ) -> None:
         self._recording = recording
+        self._from_s, self._may_seek = from_s, may_seek
         self._with_sound = with_sound and recording.sound_rate_hz > 0
         self._limits = limits
         self.num_damaged = 0
@@ -113,6 +127,8 @@ class RecordingStream:
         with av.open(str(self._recording.path), metadata_errors="ignore") as container:
             origin_s = (container.start_time or 0) / av.time_base
             video = container.streams.video[0]
+            if self._may_seek and any(name in container.format.name for name in _INDEXED_FORMATS):
+                _enter(container, origin_s + self._from_s - _LEAD_S)
             video.thread_type = "AUTO"
             streams = [video, container.streams.audio[0]] if self._with_sound else [video]
             resampler = self._resampler()
@@ -136,10 +152,11 @@ class RecordingStream:
                     elif isinstance(frame, av.AudioFrame) and frame.pts is not None:
                         for piece in resampler.resample(frame):
                             if piece.pts is not None and piece.time_base is not None:
-                                yield Sound(
-                                    float(piece.pts * piece.time_base) - origin_s,
-                                    piece.to_ndarray().astype(np.float32, copy=False),
-                                )
+                                yield from self._sound(float(piece.pts * piece.time_base) - origin_s, piece)
+
+    def _sound(self, time_s: float, piece: "av.AudioFrame") -> Iterator[Sound]:
+        if time_s + piece.samples / piece.sample_rate > self._from_s:
+            yield Sound(time_s, piece.to_ndarray().astype(np.float32, copy=False))
 
     def _resampler(self) -> "av.AudioResampler":
         import av
@@ -163,10 +180,30 @@ class RecordingStream:
         if frame.rotation:
             raise ClipError(f"{name}: recorded turned by {frame.rotation} degrees, which no meeting is; re-encode it upright")
         self._last_s = time_s
+        if time_s < self._from_s - _TIE_S:
+            return
+        if not self.num_pictures:
+            self.num_damaged = 0 if self._from_s else self.num_damaged  # what lies before was counted by whoever read it
         self.num_pictures += 1
         if (frame.format.name, frame.width, frame.height) != ("yuv420p", recording.width_px, recording.height_px):
             frame = frame.reformat(width=recording.width_px, height=recording.height_px, format="yuv420p")
         yield Picture(time_s, frame)
+
+
+def _enter(container: "av.container.InputContainer", time_s: float) -> None:
+    """Go to the last key frame before time_s, by the file's own clock; to the start where that is not found."""
+    import av
+
+    video = container.streams.video[0]
+    if time_s <= 0 or video.time_base is None:
+        return
+    try:
+        container.seek(int(time_s * av.time_base))
+        first = next((packet for packet in container.demux(video) if packet.pts is not None), None)
+        lands = first is not None and first.is_keyframe and float(first.pts * video.time_base) <= time_s  # type: ignore[operator]
+        container.seek(int(time_s * av.time_base) if lands else container.start_time or 0)
+    except av.error.FFmpegError:
+        container.seek(container.start_time or 0)
 
 
 def plane(frame: "av.VideoFrame", number: int) -> npt.NDArray[np.uint8]:

@@ -12,6 +12,8 @@ from PIL import Image
 from data_shards.errors import ConfigError
 from data_shards.gallery.faces import FaceFinder
 from data_shards.gallery.layout import Box, find_rectangles, overlap
+from data_shards.gallery.looks import is_off
+from data_shards.gallery.recording import RecordingStream, open_recording
 from data_shards.gallery.tracking import Region, Tracker
 from tests.data_shards.meeting import GROUND, PEOPLE, SCENES, draw
 
@@ -155,3 +157,63 @@ def test_a_face_seen_for_a_moment_is_nobody() -> None:
 def test_a_trembling_tile_keeps_its_box() -> None:
     trembling = [LEFT, LEFT.model_copy(update={"x": 2}), LEFT.model_copy(update={"width": 98}), LEFT]
     assert follow([[region(box, 1)] for box in trembling]) == [("person0", [(0, 2, LEFT)])]
+
+
+def test_a_face_box_that_walks_is_one_person_and_two_who_pass_each_other_stay_two() -> None:
+    def face(x: int, person: int, look: int) -> Region:
+        wall = np.random.default_rng(100 * person + look).uniform(-40, 40, (576, 3))  # what is behind changes as they walk
+        return Region(
+            Box(x=x, y=100, width=200, height=160),
+            True,
+            (region(LEFT, person).picture_PC + wall).astype(np.float32),
+            is_tile=False,
+        )
+
+    looks = [[face(100 + 60 * n, 1, n), face(800 - 60 * n, 2, n)] for n in range(5)]
+    assert [len(tiles) > 1 for _, tiles in follow(looks)] == [True, True]
+
+
+def test_a_face_that_is_missed_for_a_moment_is_the_same_person() -> None:
+    box = Box(x=100, y=100, width=200, height=160)
+    there = [Region(box, True, region(LEFT, 1).picture_PC, is_tile=False)]
+    assert follow([there] * 3 + [[]] * 2 + [there] * 3) == [("person0", [(0, 4, box)])]
+
+
+def test_a_camera_that_is_turned_off_keeps_its_person_who_is_known_again() -> None:
+    off = Region(LEFT, False, np.full((576, 3), 12, np.float32), is_off=True)
+    tracker = Tracker()
+    for number, regions in enumerate([[region(LEFT, 1)]] * 3 + [[off]] * 20 + [[region(LEFT, 1)]] * 3):
+        tracker.look(number / 2, regions, lambda box, now=number / 2: now)
+        assert [track.is_off for track in tracker.present] == [regions[0].is_off]
+    (person,), _ = tracker.people(13)
+    assert [(tile.start_s, tile.end_s) for tile in person.tiles] == [(0, 13)]
+    assert person.faces == ((0, 1.5), (11.5, 13))
+
+
+def test_only_a_plain_picture_is_a_camera_that_is_off(real_data: Path) -> None:
+    for name in [*PEOPLE, "no_face.mp4", "crowd_1080p.mp4"]:
+        small = Image.fromarray(frame_of(real_data / "videos" / name)).resize((24, 24), Image.Resampling.BOX)
+        assert not is_off(np.asarray(small, np.float32).reshape(-1, 3)), name
+    assert is_off(np.zeros((576, 3), np.float32))
+    with_initials = np.full((576, 3), 90, np.float32)
+    with_initials[250:300] = 220
+    assert is_off(with_initials)
+
+
+def test_a_recording_of_nothing_but_cuts_does_not_fill_the_memory() -> None:
+    tracker = Tracker()
+    for number in range(400):
+        tracker.look(number / 2, [region(LEFT, number), region(RIGHT, 1000 + number)], lambda box, now=number / 2: now)
+    assert len(tracker.tracks) <= 258
+    assert tracker.num_dropped > 500
+
+
+@pytest.mark.parametrize("name", ["crowd_1080p.mp4", "noface_face.mov", "5100462069.avi", "swiz3n.mpg"])
+def test_a_recording_entered_in_the_middle_gives_the_pictures_of_a_whole_pass(real_data: Path, name: str) -> None:
+    recording = open_recording(real_data / "videos" / name)
+    whole = [(picture.time_s, picture.luma().copy()) for picture in RecordingStream(recording)]
+    from_s = whole[len(whole) * 2 // 3][0]
+    rest = [(picture.time_s, picture.luma().copy()) for picture in RecordingStream(recording, from_s=from_s)]
+    expected = [(time_s, luma) for time_s, luma in whole if time_s >= from_s]
+    assert [time_s for time_s, _ in rest] == [time_s for time_s, _ in expected]
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(rest, expected, strict=True))

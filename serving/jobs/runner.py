@@ -1,0 +1,132 @@
+"""Runs the uploaded lessons in turn, goes on with them after a restart, and ends them when they are deleted."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from data_shards.errors import RaptError, ServiceError
+from serving.jobs.record import Job, JobStatus
+from serving.jobs.store import JobStore
+from serving.lesson.score import score_lesson
+from serving.lesson.watch import LessonSettings
+from serving.scoring import Scoring
+
+__all__ = ["JobRunner"]
+
+_log = logging.getLogger("rapt.jobs")
+_TRIES = 30  # where the service itself cannot score: a model that is being loaded, a queue that is full
+_WAIT_S = 10.0
+_SWEEP_S = 30.0
+
+
+class JobRunner:
+    """One lesson at a time unless at_once says more. `start` and `close` it in the event loop that serves.
+
+    face_model: MediaPipe's file, found as everywhere where it is not given.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        scoring: Scoring,
+        *,
+        settings: LessonSettings | None = None,
+        face_model: Path | None = None,
+        at_once: int = 1,
+        wait_s: float = _WAIT_S,
+    ) -> None:
+        self.store = store
+        self._scoring, self._settings, self._face_model = scoring, settings, face_model
+        self._at_once, self._wait_s = at_once, wait_s
+        self._tasks: list[asyncio.Task[None]] = []
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._progress: dict[str, tuple[float, float]] = {}
+        self._work = asyncio.Event()
+
+    async def start(self) -> None:
+        """Take up the jobs that an earlier service left, and those that come."""
+        for job in self.store.all():
+            if job.state == "running":
+                self.store.keep(job, state="queued")
+        self._tasks = [asyncio.create_task(self._serve()) for _ in range(self._at_once)]
+        self._tasks.append(asyncio.create_task(self._sweep()))
+        self._work.set()
+
+    async def close(self) -> None:
+        """End what runs; it goes on from its last stretch when the service is started again."""
+        tasks = [*self._tasks, *self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks = []
+
+    def enqueue(self, job: Job) -> Job:
+        """The recording is whole: score it when it is its turn."""
+        job = self.store.keep(job, state="queued")
+        self._work.set()
+        return job
+
+    async def delete(self, job: Job) -> None:
+        """Stop the job, wherever it is, and remove everything of it."""
+        task = self._running.get(job.id)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self.store.delete(job)
+
+    def status(self, job: Job) -> JobStatus:
+        """What the job's owner is told."""
+        return self.store.status(job, *self._progress.get(job.id, (0.0, 0.0)))
+
+    async def _serve(self) -> None:
+        while True:
+            job = next((job for job in self.store.all() if job.state == "queued" and job.id not in self._running), None)
+            if job is None:
+                self._work.clear()
+                await self._work.wait()
+                continue
+            task = self._running[job.id] = asyncio.create_task(self._run(job))
+            try:
+                await asyncio.wait([task])
+            finally:
+                self._running.pop(job.id, None)
+                self._progress.pop(job.id, None)
+
+    async def _run(self, job: Job) -> None:
+        """Score one lesson to its end. Cancelled, it leaves the job as it is."""
+        job = self.store.keep(job, state="running")
+        try:
+            result = await self._scored(job)
+        except RaptError as error:
+            self.store.end(job, error=str(error))
+        except Exception as error:  # one lesson must not end the service
+            _log.warning("lesson %s: %s", job.id, type(error).__name__, exc_info=error)
+            self.store.end(job, error=f"an error that was not foreseen ({type(error).__name__}); the lesson was not scored")
+        else:
+            self.store.end(job, result=result)
+
+    async def _scored(self, job: Job):  # type: ignore[no-untyped-def]
+        def show(done_s: float, total_s: float) -> None:
+            self._progress[job.id] = (done_s, total_s)
+
+        for left in reversed(range(_TRIES)):
+            try:
+                return await score_lesson(
+                    self.store.recording(job),
+                    self._scoring,
+                    self.store.folder_of(job),
+                    settings=self._settings,
+                    face_model=self._face_model,
+                    progress=show,
+                )
+            except ServiceError:
+                if not left:
+                    raise
+                await asyncio.sleep(self._wait_s)
+        raise AssertionError("the last try returns or raises")
+
+    async def _sweep(self) -> None:
+        """Also where nobody asks."""
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            self.store.sweep()
