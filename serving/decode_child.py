@@ -64,6 +64,11 @@ class DecodeChild:
         with self._lock:
             self._discard()
 
+    def kill(self) -> None:
+        """End what the child is at, from another thread: who waits for it gets ClipError, the next clip a new child."""
+        if (pool := self._pool) is not None:
+            kill_workers(pool)
+
     def _prepared(self) -> ProcessPoolExecutor:
         """The child, which has loaded what it needs. ServiceError where it cannot be started."""
         if self._pool is not None:

@@ -80,7 +80,9 @@ def _add_routes(app: FastAPI, scoring: Scoring) -> None:
     async def readyz() -> dict[str, str]:
         """A model is loaded and scores can be asked for."""
         info = scoring.current().info
-        return {"status": "ready", "model": info.name, "version": info.version}
+        ready = {"status": "ready", "model": info.name, "version": info.version}
+        warning = scoring.warning()
+        return ready | {"warning": warning} if warning else ready
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:

@@ -6,13 +6,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from data_shards.errors import ServiceError
 from data_shards.extraction.clip_sample import ClipRecipe, ClipSample
 from serving.answer import AnyAnswer, ModelInfo
 from serving.decode_child import DecodeChild
-from serving.predictor import Predictor
+
+if TYPE_CHECKING:
+    from serving.predictor import Predictor  # with all models' code, which a process that only decodes does without
 
 __all__ = ["Deadline", "LocalScoring", "Scoring", "ServedModel", "decode_upload"]
 
@@ -65,11 +67,15 @@ class Scoring(Protocol):
         """The answer to each clip, in order. ClipError where one lacks what the model cannot do without."""
         ...
 
+    def warning(self) -> str:
+        """What its operator should mend although it answers, "" for nothing: /readyz shows it."""
+        ...
+
 
 class LocalScoring:
     """One predictor and one decode child of this process."""
 
-    def __init__(self, predictor: Predictor, child: DecodeChild) -> None:
+    def __init__(self, predictor: "Predictor", child: DecodeChild) -> None:
         self._predictor, self._child = predictor, child
         self._model = ServedModel(key=predictor.info.version, info=predictor.info, recipe=predictor.recipe)
 
@@ -83,6 +89,9 @@ class LocalScoring:
         self, clips: Sequence[ClipSample], model: ServedModel, deadline: Deadline, *, decode_ms: float = 0.0
     ) -> list[AnyAnswer]:
         return await asyncio.to_thread(lambda: [self._predictor.score(clip, decode_ms=decode_ms) for clip in clips])
+
+    def warning(self) -> str:
+        return ""
 
 
 def decode_upload(child: DecodeChild, clip: bytes, transcript: bytes | None) -> ClipSample:
