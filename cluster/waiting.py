@@ -2,7 +2,8 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 __all__ = ["StopRequest", "stop_on_sigterm", "wait_for_stop"]
@@ -58,13 +59,26 @@ class StopRequest:
                 signal.signal(number, handler)
 
 
-def wait_for_stop() -> None:
-    """Block until SIGINT or SIGTERM."""
-    stop = threading.Event()
+def wait_for_stop(meanwhile: Callable[[], None] = lambda: None, *, every_s: float = 5.0) -> None:
+    """Block until SIGINT or SIGTERM; a second of them is KeyboardInterrupt, whatever is done by then to end in good order.
+
+    meanwhile: called every `every_s` seconds until then.
+    """
+    stop = StopRequest()
+
+    def ask(number: int, frame: object) -> None:
+        if stop():
+            raise KeyboardInterrupt
+        stop.ask(number)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    while not stop.wait(timeout=1.0):
-        pass
+        signal.signal(number, ask)
+    next_s = time.monotonic() + every_s
+    while not stop():
+        time.sleep(0.1)  # a signal's handler runs in this thread, so no wait that it could not end
+        if time.monotonic() >= next_s:
+            meanwhile()
+            next_s = time.monotonic() + every_s
 
 
 def stop_on_sigterm() -> None:

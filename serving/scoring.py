@@ -8,13 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from data_shards.errors import ServiceError
 from data_shards.extraction.clip_sample import ClipRecipe, ClipSample
 from serving.answer import AnyAnswer, ModelInfo
 from serving.decode_child import DecodeChild
-from serving.predictor import Predictor
+
+if TYPE_CHECKING:
+    from serving.predictor import Predictor  # with all models' code, which a process that only decodes does without
 
 __all__ = ["Deadline", "LocalScoring", "Scoring", "ServedModel", "decode_upload"]
 
@@ -80,7 +82,7 @@ class LocalScoring:
     killed. Until then the next clip waits, without a thread.
     """
 
-    def __init__(self, predictor: Predictor, child: DecodeChild, *, grace_s: float = 1.0) -> None:
+    def __init__(self, predictor: "Predictor", child: DecodeChild, *, grace_s: float = 1.0) -> None:
         self._predictor, self._child, self._grace_s = predictor, child, grace_s
         self._model = ServedModel(key=predictor.info.version, info=predictor.info, recipe=predictor.recipe)
         self._turn = asyncio.Lock()

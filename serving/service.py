@@ -1,21 +1,25 @@
-"""The endpoint on Ray Serve. The only module that imports Ray Serve."""
+"""Start and stop the endpoint on a connected Ray cluster; what a RayService imports."""
 
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
-from data_shards.errors import ServiceError
+from data_shards.errors import ModelError, ServiceError
+from serving.deployments import EndpointState, Stopping, application
+from serving.endpoint_settings import EndpointSettings, TlsFiles
 from serving.predictor import check_servable
-from serving.settings import AppSettings
-from training.registry import RegisteredModel, resolve
+from serving.score_replica import model_key
+from training.registry import RegisteredModel
 
-__all__ = ["build_service", "check_port", "start_service", "stop_service"]
+__all__ = ["build_service", "check_port", "drain_service", "service_state", "start_service", "stop_service"]
 
 _APP_NAME = "rapt"
-_MAX_ONGOING = 200
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
+_LOAD_S = 900.0  # the decode child may fetch and load extractors' weights
+_ASK_S = 30.0
 
 
 def check_port(host: str, port: int) -> None:
@@ -33,22 +37,35 @@ def check_port(host: str, port: int) -> None:
 
 
 def start_service(
-    registered: RegisteredModel, *, host: str, port: int, allow_emotion: bool = False, app: AppSettings | None = None
+    registered: RegisteredModel,
+    *,
+    host: str,
+    port: int,
+    settings: EndpointSettings | None = None,
+    tls: TlsFiles | None = None,
+    progress: Callable[[str], None] = lambda sentence: None,
 ) -> str:
-    """Deploy the model on the connected Ray cluster; returns the endpoint's address once it answers."""
+    """Deploy the model on the connected Ray cluster; returns the endpoint's address once it answers.
+
+    settings: all defaults unless given, and nothing is watched. progress: gets what is being started.
+    """
     from ray.exceptions import RayError
 
-    check_servable(registered, allow_emotion=allow_emotion)
+    settings = settings or EndpointSettings(model=model_key(registered))
+    check_servable(registered, allow_emotion=settings.allow_emotion)
     check_port(host, port)
     try:
-        _deploy(registered, host=host, port=port, allow_emotion=allow_emotion, app=app)
+        progress("starting the endpoint's processes")
+        _deploy(registered, host=host, port=port, settings=settings, tls=tls)
+        progress("loading the model, and trying it on a made clip")
+        _wait_for_model()
     except (RayError, RuntimeError, TimeoutError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ServiceError(f"the endpoint on port {port} did not start ({reason}); is the machine busy? try again") from None
-    return f"http://{host}:{port}"
+    return f"{'https' if tls else 'http'}://{host}:{port}"
 
 
-def _deploy(registered: RegisteredModel, *, host: str, port: int, allow_emotion: bool, app: AppSettings | None) -> None:
+def _deploy(registered: RegisteredModel, *, host: str, port: int, settings: EndpointSettings, tls: TlsFiles | None) -> None:
     from ray import serve
     from ray.serve.config import HTTPOptions
 
@@ -57,80 +74,70 @@ def _deploy(registered: RegisteredModel, *, host: str, port: int, allow_emotion:
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # importing Serve has set its own
     request_s = MAX_UPLOAD_S + LONGEST_S + 10  # so that it is our sentence that tells of a clip that takes too long
-    serve.start(http_options=HTTPOptions(host=host, port=port, request_timeout_s=request_s), logging_config=_QUIET)
-
-    application = _application(lambda: registered, host=host, allow_emotion=allow_emotion, settings=app)
+    files = {"ssl_certfile": str(tls.certificate), "ssl_keyfile": str(tls.key)} if tls else {}
+    options = HTTPOptions(host=host, port=port, request_timeout_s=request_s, **files)
+    serve.start(http_options=options, logging_config=_QUIET)
+    built = application(settings, registered)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # and so has starting it
-    serve.run(application, name=_APP_NAME, route_prefix="/", logging_config=_QUIET)
+    serve.run(built, name=_APP_NAME, route_prefix="/", logging_config=_QUIET)
 
 
-def _application(
-    load: Callable[[], RegisteredModel], *, host: str, allow_emotion: bool, settings: AppSettings | None = None
-) -> Any:
-    """The deployment of the model that `load` gives, which is called where a replica starts."""
+def _wait_for_model() -> None:
+    """Until a model answers. ModelError where the first one cannot."""
+    end_s = time.monotonic() + _LOAD_S
+    while time.monotonic() < end_s:
+        state = service_state()
+        if state.model:
+            return
+        if state.warning:
+            stop_service()
+            raise ModelError(state.warning)
+        time.sleep(0.1)
+    stop_service()
+    raise ServiceError(f"the model was not loaded within {_LOAD_S:.0f} s; is the machine busy? try again")
+
+
+def service_state() -> EndpointState:
+    """Which model answers, and what its operator should mend."""
+    state: EndpointState = _ask("state", timeout_s=_ASK_S)
+    return state
+
+
+def drain_service(settings: EndpointSettings) -> Stopping:
+    """Refuse new requests, /readyz with them, and wait until those under way are answered, settings.drain_s at most."""
+    stopping: Stopping = _ask("drain", timeout_s=settings.drain_s + 2 * _ASK_S)
+    return stopping
+
+
+def _ask(method: str, *, timeout_s: float) -> Any:
     from ray import serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
 
-    def app() -> object:
-        """Built in the replica: loads the model there."""
-        from serving.decode_child import DecodeChild
-        from serving.http_api import build_app
-        from serving.predictor import Predictor
-        from serving.scoring import LocalScoring
-
-        _keep_replica_on_loopback(host)
-        predictor = Predictor(load(), allow_emotion=allow_emotion)
-        child = DecodeChild(predictor.recipe)
-        child.start()
-        return build_app(LocalScoring(predictor, child), settings)
-
-    deployment = serve.deployment(
-        name="engagement",
-        num_replicas=1,
-        max_ongoing_requests=_MAX_ONGOING,  # the app itself bounds how many clips wait, and keeps answering /healthz
-        max_queued_requests=_MAX_ONGOING,
-        logging_config=_QUIET,
-    )(serve.ingress(app)())
-    return deployment.bind()
+    try:
+        handle = serve.get_app_handle(_APP_NAME)
+        return getattr(handle, method).remote().result(timeout_s=timeout_s)
+    except (RayError, RayServeException, TimeoutError) as error:
+        raise ServiceError(f"the endpoint's first process does not answer ({type(error).__name__}); start it anew") from None
 
 
 def build_service(arguments: dict[str, str]) -> Any:
-    """What a RayService or `serve run` imports: the application of arguments["model"], from the registry that they share.
+    """What a RayService or `serve run` imports: the application of its `args`, which are EndpointSettings.
 
-    Each replica fetches the model itself, for it may run on any node. ServiceError where MLFLOW_TRACKING_URI names no server.
+    The model is fetched from the registry where it is served, for that may be any node. ServiceError where
+    MLFLOW_TRACKING_URI names no server.
     """
-    model = arguments.get("model", "models:/engagement@champion")
     tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if model.startswith("models:/") and not tracking:
-        raise ServiceError(f"{model}: no MLFLOW_TRACKING_URI says where that is registered; set it in every pod")
-
-    def load() -> RegisteredModel:
-        registered = resolve(model, tracking)
-        check_servable(registered, allow_emotion=False)
-        return registered
-
-    return _application(load, host="", allow_emotion=False)
-
-
-def _keep_replica_on_loopback(host: str) -> None:
-    """In the replica, before it opens its port for other deployments: open it on loopback where the endpoint is there.
-
-    Ray Serve 2.60 opens that port, which unpickles what it is sent, on every interface (serve/_private/replica.py,
-    "[::]:0") and has no setting for it. A test looks at what listens, and fails should this no longer reach it.
-    """
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        return
-    from ray.serve._private import replica
-
-    open_port = replica.add_port_to_grpc_server
-
-    def on_loopback(server: object, address: str) -> object:
-        return open_port(server, address.replace("[::]", "127.0.0.1"))
-
-    replica.add_port_to_grpc_server = on_loopback
+    settings = EndpointSettings.from_arguments({"model": "models:/engagement@champion", "tracking_uri": tracking, **arguments})
+    if settings.model.startswith("models:/") and not settings.tracking_uri:
+        raise ServiceError(f"{settings.model}: no MLFLOW_TRACKING_URI says where that is registered; set it in every pod")
+    return application(settings, None)
 
 
 def stop_service() -> None:
-    """Take the endpoint down; requests under way are answered. The Ray cluster itself stays."""
+    """Take the endpoint down; requests under way are answered. The Ray cluster itself stays, with what else it serves."""
     from ray import serve
 
     serve.delete(_APP_NAME)
+    if not serve.status().applications:
+        serve.shutdown()  # its HTTP server too, so that the next may have another address

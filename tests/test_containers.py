@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from cluster.command_line import rapt
-from data_shards.errors import ServiceError
+from data_shards.errors import ConfigError, ServiceError
 from serving.decode_child import LONGEST_S
 from serving.http_api import MAX_UPLOAD_S
 from serving.service import build_service
@@ -180,7 +180,10 @@ def test_the_service_is_one_that_ray_serve_takes(monkeypatch: pytest.MonkeyPatch
         build_service(application.args)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     built = build_service(application.args)
-    assert [deployment.name for deployment in application.deployments] == [built._bound_deployment.name]
+    others = [argument._bound_deployment.name for argument in built._bound_deployment.init_args[:2]]
+    assert {deployment.name for deployment in application.deployments} == {built._bound_deployment.name, *others}
+    with pytest.raises(ConfigError, match="args: batch_sise"):
+        build_service({**application.args, "batch_sise": "4"})
     assert config.http_options.request_timeout_s == MAX_UPLOAD_S + LONGEST_S + 10
     ports = {port["name"]: port["containerPort"] for pod in pods() for port in pod["containers"][0].get("ports", ())}
     assert ports == {"gcs": 6379, "dashboard": 8265, "client": 10001, "serve": config.http_options.port}

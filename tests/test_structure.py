@@ -48,6 +48,10 @@ IMPORTERS = {
         "cluster/ray_link.py",
         "cluster/ray_run.py",
         "cluster/ray_worker.py",
+        # Ray Serve: what is deployed, how it is called, what Serve opens, and start and stop
+        "serving/deployments.py",
+        "serving/handle_scoring.py",
+        "serving/replica_port.py",
         "serving/service.py",
     },
     "grpc": {"cluster/ray_address.py"},

@@ -37,14 +37,18 @@ class RegisteredModel:
     folder: Path
 
 
-def resolve(model: str, uri: str) -> RegisteredModel:
-    """A bundle's folder, or `models:/NAME@alias` or `models:/NAME/VERSION` fetched from the registry."""
+def resolve(model: str, uri: str, *, scratch: Path | None = None) -> RegisteredModel:
+    """A bundle's folder, or `models:/NAME@alias` or `models:/NAME/VERSION` fetched from the registry.
+
+    scratch: where a download is put, which its caller then removes; a new temporary folder unless given.
+    """
     if not model.startswith("models:/"):
         record = read_record(Path(model))
         return RegisteredModel(name=record.run_id, version="", folder=Path(model))
     client = mlflow_client(uri)
     found = find_version(client, model)
-    return RegisteredModel(name=found.name, version=str(found.version), folder=_fetch_bundle(client, found, model))
+    folder = _fetch_bundle(client, found, model, scratch)
+    return RegisteredModel(name=found.name, version=str(found.version), folder=folder)
 
 
 def find_version(client: Any, model: str) -> Any:
@@ -96,10 +100,10 @@ def version_record(client: Any, version: Any, asked: str) -> BundleRecord:
         return read_record(_download(client, f"{source}/run.json", Path(scratch), asked).parent)
 
 
-def _fetch_bundle(client: Any, version: Any, asked: str) -> Path:
+def _fetch_bundle(client: Any, version: Any, asked: str, scratch: Path | None) -> Path:
     """The version's bundle as a local folder: in place where the artifact store is local, else a download."""
     source, local = _located(client, version)
-    return local or _download(client, source, Path(tempfile.mkdtemp(prefix="rapt-bundle-")), asked)
+    return local or _download(client, source, scratch or Path(tempfile.mkdtemp(prefix="rapt-bundle-")), asked)
 
 
 def _located(client: Any, version: Any) -> tuple[str, Path | None]:

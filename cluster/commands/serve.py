@@ -15,10 +15,26 @@ if TYPE_CHECKING:
 __all__ = ["score", "serve"]
 
 
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
 @click.command(context_settings={"show_default": True})
 @click.argument("model")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; the default is this machine alone.")
 @click.option("--port", default=8000, type=click.IntRange(1, 65535))
+@click.option("--tls-cert", type=_FILE, help="Certificate, PEM: the endpoint then speaks HTTPS alone.")
+@click.option("--tls-key", type=_FILE, help="Its key, PEM, unencrypted; refused where every user of the machine can read it.")
+@click.option("--insecure", is_flag=True, help="Speak plain HTTP on another address than loopback: something before it has TLS.")
+@click.option(
+    "--watch-s", default=10.0, type=click.FloatRange(min=0, min_open=True), help="How often to look who holds the alias."
+)
+@click.option("--challenger", default="", metavar="MODEL", help="Score some clips with it too, beside the answer, and compare.")
+@click.option("--shadow", default=0.1, type=click.FloatRange(0, 1), help="Share of the scored clips that the challenger gets.")
+@click.option("--batch-size", default=8, type=click.IntRange(1, 256), help="Most clips that the model takes at once.")
+@click.option("--batch-wait-ms", default=0.0, type=click.FloatRange(0, 1000), help="How long a clip waits for others besides.")
+@click.option(
+    "--drain-s", default=60.0, type=click.FloatRange(min=0), help="How long requests under way are waited for at the end."
+)
 @click.option("--address", help="Ray cluster to serve on; one is started on this machine otherwise.")
 @click.option("--require-keys", is_flag=True, help="Refuse who has no API key, although none was made; always so off loopback.")
 @click.option(
@@ -26,13 +42,33 @@ __all__ = ["score", "serve"]
 )
 @emotion_option
 def serve(
-    model: str, host: str, port: int, address: str | None, require_keys: bool, origins: tuple[str, ...], allow_emotion: bool
+    model: str,
+    host: str,
+    port: int,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    insecure: bool,
+    watch_s: float,
+    challenger: str,
+    shadow: float,
+    batch_size: int,
+    batch_wait_ms: float,
+    drain_s: float,
+    address: str | None,
+    require_keys: bool,
+    origins: tuple[str, ...],
+    allow_emotion: bool,
 ) -> None:
     """Serve MODEL, a bundle's folder or models:/NAME@alias, over HTTP with a web page, until Ctrl-C.
+
+    The alias is followed: a new version is tried beside the one that answers, then takes its place, and no request fails.
+    Ctrl-C or SIGTERM ends it in good order, requests under way answered; a second one at once.
 
     \b
     Examples:
         rapt serve models:/engagement@champion
+        rapt serve models:/engagement@champion --challenger models:/engagement@challenger --shadow 0.1
+        rapt serve models:/engagement@champion --host 0.0.0.0 --port 8443 --tls-cert cert.pem --tls-key key.pem
         curl -F clip=@lesson.mp4 http://127.0.0.1:8000/v1/score
     """
     import os
@@ -41,25 +77,84 @@ def serve(
     from cluster.launch import connect_ray, disconnect_ray
     from cluster.terminal import console
     from cluster.waiting import wait_for_stop
+    from data_shards.errors import ConfigError
+    from serving.endpoint_settings import EndpointSettings, TlsFiles, check_exposure
     from serving.predictor import check_servable
-    from serving.service import check_port, start_service, stop_service
+    from serving.service import check_port, drain_service, start_service, stop_service
     from serving.settings import AppSettings
     from training.registry import resolve
 
+    if (tls_cert is None) != (tls_key is None):
+        raise ConfigError("--tls-cert and --tls-key belong together; give both, or neither")
+    tls = TlsFiles(tls_cert, tls_key) if tls_cert and tls_key else None
+    check_exposure(host, tls, insecure=insecure)
     registered = resolve(model, mlflow_uri())
     check_servable(registered, allow_emotion=allow_emotion)
     check_port(host, port)
     app = AppSettings.of_endpoint(
-        host, keys_file=keys_file(), audit_folder=serving_folder(), require_keys=require_keys, cors_origins=origins
+        host,
+        keys_file=keys_file(),
+        audit_folder=serving_folder(),
+        require_keys=require_keys,
+        cors_origins=origins,
+        tls=tls is not None,
+    )
+    settings = EndpointSettings(
+        model=_absolute(model),
+        tracking_uri=mlflow_uri(),
+        allow_emotion=allow_emotion,
+        watch_s=watch_s,
+        challenger=_absolute(challenger) if challenger else "",
+        shadow_share=shadow,
+        batch_size=batch_size,
+        batch_wait_ms=batch_wait_ms,
+        drain_s=drain_s,
+        app=app,
     )
     connect_ray(address, num_cpus=max(4, os.cpu_count() or 1))
-    with console.status("starting the endpoint"):
-        url = start_service(registered, host=host, port=port, allow_emotion=allow_emotion, app=app)
+    with console.status("starting the endpoint") as status:
+        url = start_service(registered, host=host, port=port, settings=settings, tls=tls, progress=status.update)
     version = f" version {registered.version}" if registered.version else ""
     console.print(f"{registered.name}{version} answers at {url} (page), {url}/v1/score (clips); Ctrl-C stops it")
-    wait_for_stop()
-    stop_service()
-    disconnect_ray()
+    wait_for_stop(_teller())
+    with console.status("answering requests under way; Ctrl-C again ends at once"):
+        stopping = drain_service(settings)
+        stop_service()
+        disconnect_ray()
+    if stopping.summary:
+        console.print(stopping.summary)
+    left = (
+        f"{stopping.num_left} requests were given up after {drain_s:g} s" if stopping.num_left else "every request was answered"
+    )
+    console.print(f"the endpoint has stopped; {left}")
+
+
+def _absolute(model: str) -> str:
+    return model if model.startswith("models:/") else str(Path(model).absolute())
+
+
+def _teller() -> Callable[[], None]:
+    """What prints a sentence whenever another version answers, or something should be mended."""
+    from cluster.terminal import console
+    from data_shards.errors import ServiceError
+    from serving.service import service_state
+
+    told = None
+
+    def tell() -> None:
+        nonlocal told
+        try:
+            state = service_state()
+        except ServiceError as error:
+            console.print(str(error), style="yellow")
+            return
+        if told is not None and state.model != told.model:
+            console.print(f"{state.model} answers now")
+        if state.warning and (told is None or state.warning != told.warning):
+            console.print(state.warning, style="yellow")
+        told = state
+
+    return tell
 
 
 @click.command()
@@ -67,7 +162,7 @@ def serve(
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--transcript",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_FILE,
     help="What is said in FILE; else a .vtt or .srt of its name, beside it or in a folder transcripts beside its folder.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file.")

@@ -4,10 +4,13 @@ One Ray instance is started for the whole file and listens on loopback alone.
 """
 
 import contextlib
-import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,19 +168,62 @@ def test_a_cluster_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
         connect_ray("127.0.0.1:9", num_cpus=1)
 
 
-def test_serve_as_a_person_calls_it(tiny_bundle: Path, simulated_folder: Path, tmp_path: Path) -> None:
+@contextlib.contextmanager
+def serving(bundle: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """`rapt serve` as a person starts it, in a process group of its own as a terminal makes one, and its port."""
     port = free_ports(1)[0]
-    command = [sys.executable, "-m", "cluster", "serve", str(tiny_bundle), "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+    command = [sys.executable, "-m", "cluster", "serve", str(bundle), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as server:
         assert server.stdout is not None
-        assert f"http://127.0.0.1:{port}" in server.stdout.readline()
-        clip = sorted((simulated_folder / "clips").iterdir())[0]
-        with clip.open("rb") as file:
-            answer = httpx.post(f"http://127.0.0.1:{port}/v1/score", files={"clip": file}, timeout=60)
+        try:
+            assert f"http://127.0.0.1:{port}" in server.stdout.readline()
+            yield server, port
+        finally:
+            server.kill()
+
+
+def test_serve_as_a_person_calls_it(tiny_bundle: Path, simulated_folder: Path, tmp_path: Path) -> None:
+    clip = sorted((simulated_folder / "clips").iterdir())[0]
+
+    def ask(port: int) -> httpx.Response:
+        return httpx.post(f"http://127.0.0.1:{port}/v1/score", files={"clip": (clip.name, clip.read_bytes())}, timeout=60)
+
+    with serving(tiny_bundle) as (server, port):
+        answer = ask(port)
         assert answer.status_code == 200
-        second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert answer.json()["model"]["simulated"]
+        second = subprocess.run(server.args, capture_output=True, text=True, timeout=60, check=False)
         assert second.returncode == 1
         assert f"port {port}" in second.stderr
-        server.terminate()
+        with ThreadPoolExecutor(4) as pool:
+            under_way = [pool.submit(ask, port) for _ in range(4)]
+            time.sleep(0.3)
+            os.killpg(server.pid, signal.SIGINT)  # Ctrl-C reaches Ray's processes too
+            answers = [each.result() for each in under_way]
+        assert {answer.status_code for answer in answers} <= {200, 503}
+        assert 200 in {answer.status_code for answer in answers}, "those under way are answered"
+        assert {answer.headers.get("Retry-After") for answer in answers if answer.status_code == 503} <= {"5"}
         assert server.wait(timeout=60) == 0
-    assert json.loads(answer.text)["model"]["simulated"]
+        assert server.stdout is not None
+        assert "the endpoint has stopped; every request was answered" in server.stdout.read()
+
+
+def test_a_second_ctrl_c_ends_the_endpoint_at_once(tiny_bundle: Path, real_data: Path) -> None:
+    clip = (real_data / "videos" / "crowd_1080p.mp4").read_bytes()
+
+    def ask(port: int) -> str:
+        try:
+            return str(httpx.post(f"http://127.0.0.1:{port}/v1/score", files={"clip": clip}, timeout=60).status_code)
+        except httpx.HTTPError:
+            return "cut off"
+
+    with serving(tiny_bundle) as (server, port), ThreadPoolExecutor(8) as pool:
+        under_way = [pool.submit(ask, port) for _ in range(8)]
+        time.sleep(1)
+        os.killpg(server.pid, signal.SIGINT)
+        time.sleep(0.5)
+        os.killpg(server.pid, signal.SIGINT)
+        assert server.wait(timeout=60) == 130
+        assert "cut off" in {each.result() for each in under_way}
+        assert server.stderr is not None
+        assert server.stderr.read().strip().endswith("stopped")
