@@ -7,7 +7,7 @@
 .rapt/shards/      the demo's shards
 .rapt/cache/       shards fetched from a bucket, bounded
 .rapt/keys.json    API keys, without their secrets (rapt keys)
-.rapt/serving/     the endpoint's audit log
+.rapt/serving/     the endpoint's audit log, and lessons while they are scored
 .rapt/models/      face_landmarker.task, where no RAPT_FACE_LANDMARKER names one (data_shards/face_model.py)
 """
 
@@ -59,7 +59,7 @@ def keys_file() -> Path:
 
 
 def serving_folder() -> Path:
-    """Where the endpoint's audit log lies."""
+    """Where the endpoint's audit log and its lessons lie."""
     return home() / "serving"
 
 

@@ -125,7 +125,7 @@ class _Ingress:
         self, decoders: Any, scorers: Any, shadow: Any | None, settings: EndpointSettings, first: RegisteredModel | None
     ) -> None:
         logging.getLogger("rapt.serving").setLevel(logging.INFO)
-        self._app = settings.app
+        self._settings = settings
         self._scoring = HandleScoring(decoders, scorers, settings, shadow)
         self._watches = [self._watch(settings, first)]
         self._shadow_log = None
@@ -137,8 +137,13 @@ class _Ingress:
 
     def __serve_build_asgi_app__(self) -> Any:  # Ray Serve's name
         from serving.http_api import build_app
+        from serving.jobs.runner import JobRunner
+        from serving.jobs.store import JobStore
 
-        return build_app(self._scoring, self._app)
+        settings, jobs = self._settings, None
+        if settings.jobs_folder:
+            jobs = JobRunner(JobStore(settings.jobs_folder, settings.jobs), self._scoring)
+        return build_app(self._scoring, settings.app, jobs=jobs)
 
     async def state(self) -> EndpointState:
         """For whoever started the endpoint."""

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from data_shards.errors import ConfigError
 from data_shards.schema import Stored, first_problem
+from serving.jobs.record import JobLimits
 from serving.settings import LOOPBACK, AppSettings
 
 __all__ = ["EndpointSettings", "TlsFiles", "check_exposure"]
@@ -23,6 +24,8 @@ class EndpointSettings(Stored):
     A batch also takes what came while the one before was scored, so 0 ms batches under load and delays nobody [choice].
     max_decoders and max_scorers: replicas, None for a share of the cluster's CPUs (`deployments`).
     drain_s: the longest that requests under way are waited for where the endpoint ends. app: keys, bounds and headers.
+    jobs_folder: where lessons lie while they are scored, and their numbers for as long as `jobs` says; None where no lessons
+    are taken.
     """
 
     model: str = ""
@@ -38,6 +41,8 @@ class EndpointSettings(Stored):
     max_scorers: int | None = Field(default=None, ge=1)
     drain_s: float = Field(default=60.0, ge=0)
     app: AppSettings = Field(default_factory=AppSettings)
+    jobs_folder: Path | None = None
+    jobs: JobLimits = Field(default_factory=JobLimits)
 
     @classmethod
     def from_arguments(cls, arguments: dict[str, str]) -> Self:

@@ -1,11 +1,12 @@
 """The HTTP contract as an ASGI app over a Scoring, without Ray: routes, limits, the page, security headers."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Header
+from fastapi import FastAPI, Header
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
@@ -22,10 +23,12 @@ from serving.api_docs import docs_page
 from serving.client_presence import while_present
 from serving.clip_form import CLIP_FORM, ClipForm, read_clip_form
 from serving.guards import BodyLimit, HeadLimit, SecurityHeaders
+from serving.jobs.routes import job_router
+from serving.jobs.runner import JobRunner
 from serving.metrics import METRICS_TYPE, Metrics
 from serving.openapi_schema import complete, problems
 from serving.places import NoRoom, Places
-from serving.request_facts import facts_of
+from serving.request_facts import facts_of, owner_of
 from serving.request_log import CLIENT_LEFT, RequestLog
 from serving.scoring import Deadline, Scoring
 from serving.settings import AppSettings
@@ -41,13 +44,14 @@ _READ_HEADERS = ("Retry-After", "X-Request-Id", "WWW-Authenticate")
 AskedSeconds = Annotated[float | None, Header(gt=0, allow_inf_nan=False, description="Answer within so many seconds, or refuse")]
 
 
-def build_app(scoring: Scoring, settings: AppSettings | None = None, *, routers: Sequence[APIRouter] = ()) -> ASGIApp:
+def build_app(scoring: Scoring, settings: AppSettings | None = None, *, jobs: JobRunner | None = None) -> ASGIApp:
     """The app over what scores. Uploads are deleted before the answer is sent.
 
-    routers: more routes, e.g. those of jobs; paths below /v1/jobs need the scope `jobs`, others any key.
+    jobs: what takes lessons, started and ended with the app; no lessons are taken where it is None.
     """
     settings = settings or AppSettings()
     app = FastAPI(
+        lifespan=_running(jobs) if jobs else None,
         title="Rapt engagement scoring",
         version="1",
         description="Scores the engagement level of webcam clips. No uploaded clip is kept.",
@@ -57,12 +61,24 @@ def build_app(scoring: Scoring, settings: AppSettings | None = None, *, routers:
     metrics = Metrics()
     _add_scoring(app, scoring, settings, metrics)
     _add_service(app, scoring, metrics)
-    for router in routers:
-        app.include_router(router)
+    if jobs:
+        app.include_router(job_router(jobs, owner_of=owner_of))
     _add_pages(app)
     _add_error_answers(app)
     _complete_openapi(app, settings)
     return _guarded(app, settings, metrics)
+
+
+def _running(jobs: JobRunner) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await jobs.start()
+        try:
+            yield
+        finally:
+            await jobs.close()
+
+    return lifespan
 
 
 def _guarded(app: FastAPI, settings: AppSettings, metrics: Metrics) -> ASGIApp:

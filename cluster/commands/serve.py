@@ -35,6 +35,9 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--drain-s", default=60.0, type=click.FloatRange(min=0), help="How long requests under way are waited for at the end."
 )
+@click.option(
+    "--keep-results-h", default=24.0, type=click.FloatRange(min=0, min_open=True), help="Hours that a lesson's numbers are kept."
+)
 @click.option("--address", help="Ray cluster to serve on; one is started on this machine otherwise.")
 @click.option("--require-keys", is_flag=True, help="Refuse who has no API key, although none was made; always so off loopback.")
 @click.option(
@@ -54,6 +57,7 @@ def serve(
     batch_size: int,
     batch_wait_ms: float,
     drain_s: float,
+    keep_results_h: float,
     address: str | None,
     require_keys: bool,
     origins: tuple[str, ...],
@@ -79,6 +83,7 @@ def serve(
     from cluster.waiting import wait_for_stop
     from data_shards.errors import ConfigError
     from serving.endpoint_settings import EndpointSettings, TlsFiles, check_exposure
+    from serving.jobs.record import JobLimits
     from serving.predictor import check_servable
     from serving.service import check_port, drain_service, start_service, stop_service
     from serving.settings import AppSettings
@@ -110,6 +115,8 @@ def serve(
         batch_wait_ms=batch_wait_ms,
         drain_s=drain_s,
         app=app,
+        jobs_folder=serving_folder() / "jobs",
+        jobs=JobLimits(keep_results_s=keep_results_h * 3600),
     )
     connect_ray(address, num_cpus=max(4, os.cpu_count() or 1))
     with console.status("starting the endpoint") as status:
