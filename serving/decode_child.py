@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import weakref
 from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
@@ -39,6 +40,7 @@ _ENVIRONMENT = (
     "PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "OMP_NUM_THREADS", "XDG_CACHE_HOME",
     "HF_HOME", "HF_HUB_CACHE", "RAPT_HOME", "RAPT_ENCODERS", "RAPT_FACE_LANDMARKER", "RAPT_I3D_WEIGHTS", "RAPT_OPENFACE",
 )  # fmt: skip
+_SCRATCH = "rapt-decode-"
 _PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from serving.decode_worker import main; main()"
 _log = logging.getLogger(__name__)
 
@@ -124,7 +126,9 @@ class DecodeChild:
         return self._process
 
     def _start_confined(self) -> None:
-        self._scratch = Path(tempfile.mkdtemp(prefix="rapt-decode-"))
+        _sweep()
+        self._scratch = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-"))
+        self._tidy = weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)  # at this process's end, too
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         self._process = _started(environment)
         words = self._answer_of_start(str(self._scratch))
@@ -160,8 +164,21 @@ class DecodeChild:
                     pipe.close()
             self._process = None
         if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._tidy()
             self._scratch = None
+
+
+def _sweep() -> None:
+    """Remove the scratch folders of our processes that were killed: empty ones, and clips where there is no memory for them."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        owner = folder.name.removeprefix(_SCRATCH).split("-")[0]
+        try:
+            if owner.isdigit() and folder.lstat().st_uid == os.getuid():
+                os.kill(int(owner), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # somebody else's process, or folder
+            continue
 
 
 def _bounds_of(recipe: ClipRecipe) -> Bounds:

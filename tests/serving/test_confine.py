@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -192,6 +193,20 @@ def test_a_child_that_is_killed_comes_back(child: DecodeChild, simulated_folder:
     child._process.wait(10)
     assert child.sample_of(clip).sample.has_frames
     assert child._process.pid != first
+
+
+def test_what_a_killed_process_left_is_swept_and_what_a_live_one_has_is_not(
+    child: DecodeChild, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in (f"rapt-decode-{ended.pid}-left", f"rapt-decode-{os.getppid()}-alive", "rapt-decode-of-others"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "clip").write_text("x")
+    child.start()
+    child.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"rapt-decode-{os.getppid()}-alive", "rapt-decode-of-others"]
 
 
 def test_a_child_of_missing_weights_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
