@@ -75,21 +75,22 @@ class Confinement:
         return f"decoding is held in: {network}; {', '.join(held)}" + (f"; not here: {', '.join(lacking)}" if lacking else "")
 
 
-def confine(bounds: Bounds, scratch: Path) -> Confinement:
-    """Hold this process, for good, and say in what. To be called before any thread is started. Nothing is raised: what the
-    kernel refuses is named as not holding.
+def confine(bounds: Bounds, scratch: Path | None) -> Confinement:
+    """Hold this process, for good, and say in what. To be called before any thread is started: threads that are there keep
+    their network but for the filter. Nothing is raised: what the kernel refuses is named as not holding.
 
-    scratch: an empty folder of this process alone, to which TMPDIR is set.
+    scratch: an empty folder of this process alone, to which TMPDIR is set; None where it is to write nothing anywhere.
     """
     killed_with_parent()()
-    os.environ["TMPDIR"] = str(scratch)
+    if scratch is not None:
+        os.environ["TMPDIR"] = str(scratch)
     os.environ["HF_HUB_OFFLINE"] = "1"  # what would ask the hub says at once that it cannot
     dies_first = _dies_first()
     namespace, own_users, in_memory = _unshared(scratch, bounds.scratch_bytes)
     limits = _limited(bounds)
     no_capabilities = _without_capabilities()
     no_new_privileges = sys.platform == "linux" and ctypes.CDLL(None).prctl(_NEW_PRIVILEGES_OFF, 1, 0, 0, 0) == 0
-    writes_only_scratch = _succeeds(write_only_below, [scratch], [Path(os.devnull)])
+    writes_only_scratch = _succeeds(write_only_below, [scratch] if scratch else [], [Path(os.devnull)])
     filtered = filters_calls() and _succeeds(_deny_calls, bounds)
     networks: dict[tuple[bool, bool], Network] = {
         (True, True): "namespace and filter",
@@ -156,7 +157,7 @@ def _limit(kind: int, value: int) -> bool:
     return True
 
 
-def _unshared(scratch: Path, scratch_bytes: int) -> tuple[bool, bool, bool]:
+def _unshared(scratch: Path | None, scratch_bytes: int) -> tuple[bool, bool, bool]:
     """(whether the network is an empty one of its own, and the users, whether scratch is a bounded one in memory)."""
     if sys.platform != "linux":
         return False, False, False
@@ -170,7 +171,8 @@ def _unshared(scratch: Path, scratch_bytes: int) -> tuple[bool, bool, bool]:
     # a container may refuse user namespaces and still be root
     namespace = own_users or libc.unshare(_NEW_NETWORK | _NEW_MOUNTS) == 0
     in_memory = (
-        namespace
+        scratch is not None
+        and namespace
         and libc.mount(b"none", b"/", None, _PRIVATE_ALL, None) == 0
         and libc.mount(
             b"tmpfs", os.fsencode(scratch), b"tmpfs", _NO_DEVICES_NO_PROGRAMS, f"size={scratch_bytes},mode=700".encode()

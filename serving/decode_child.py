@@ -16,12 +16,11 @@ from typing import Any
 
 from data_shards import errors
 from data_shards.decode import DecodeLimits
-from data_shards.errors import ClipError, ConfigError, ServiceError, ShardError
+from data_shards.errors import ClipError, ConfigError, ServiceError
 from data_shards.extraction.clip_sample import ClipRecipe, ClipSample
-from data_shards.sample import Sample
 from serving.child_messages import ChildGone, receive, send
 from serving.confine import Bounds, Confinement
-from serving.decode_worker import recipe_in_words
+from serving.sample_message import clip_from_words, recipe_in_words
 
 __all__ = ["LONGEST_S", "UPLOAD_LIMITS", "DecodeChild"]
 
@@ -90,11 +89,16 @@ class DecodeChild:
                 self._discard()
                 limit = f"{self._timeout_s:.0f} s, the longest that a clip may take here"
                 raise ClipError(f"the clip took more than {limit}; send a shorter one") from None
-            except (ChildGone, ShardError, MemoryError):
+            except (ChildGone, MemoryError):
                 self._discard()
                 raise ClipError("the clip is damaged: it crashed the decoder; re-encode it") from None
         finally:
             self._lock.release()
+
+    def kill(self) -> None:
+        """End what the child is at, from another thread: who waits for it gets ClipError, the next clip a new child."""
+        if (process := self._process) is not None:
+            process.kill()
 
     def close(self) -> None:
         """End the child."""
@@ -103,12 +107,8 @@ class DecodeChild:
 
     def _decoded(self, process: "subprocess.Popen[bytes]", files: dict[str, str | None], uploads: dict[str, bytes]) -> ClipSample:
         asked = {**files, "limits": UPLOAD_LIMITS.model_dump(mode="json"), "timeout_s": self._timeout_s}
-        words, members = _ask(process, asked, self._timeout_s, uploads)
-        if "json" not in members:
-            raise ChildGone("no sample")
-        sample = Sample.from_members(members, origin="the decode child")
-        _check(sample, self._recipe)
-        return ClipSample(sample, {str(name): str(why) for name, why in dict(words.get("lacking", {})).items()})
+        words, parts = _ask(process, asked, self._timeout_s, uploads)
+        return clip_from_words(words, parts, self._recipe)
 
     def _prepared(self) -> "subprocess.Popen[bytes]":
         """The child, which has loaded what it needs. ServiceError where it cannot be started."""
@@ -212,14 +212,3 @@ def _ask(
     if kind == "MemoryError":
         raise MemoryError
     raise ClipError(f"the clip cannot be decoded ({kind[:40]}); re-encode it")
-
-
-def _check(sample: Sample, recipe: ClipRecipe) -> None:
-    """ChildGone where a sample is not of the size that was asked for: a child that was taken over may send anything."""
-    wanted = recipe.preprocess
-    if wanted is None:
-        right = not sample.has_frames
-    else:
-        right = sample.has_frames and sample.frame_shape() == (wanted.num_frames, wanted.size_px, wanted.size_px, 3)
-    if not right or set(sample.features) - set(recipe.extractors):
-        raise ChildGone("a sample of another size")

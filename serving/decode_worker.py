@@ -18,7 +18,7 @@ from serving.confine import Bounds, bound_cpu, confine, seal
 if TYPE_CHECKING:
     from data_shards.extraction.clip_sample import ClipRecipe
 
-__all__ = ["main", "recipe_from_words", "recipe_in_words"]
+__all__ = ["main"]
 
 
 def main() -> None:
@@ -53,23 +53,6 @@ def main() -> None:
         return
 
 
-def recipe_in_words(recipe: "ClipRecipe") -> dict[str, Any]:
-    """A recipe as JSON."""
-    return {
-        "preprocess": recipe.preprocess.model_dump(mode="json") if recipe.preprocess else None,
-        "extractors": dict(recipe.extractors),
-    }
-
-
-def recipe_from_words(words: dict[str, Any]) -> "ClipRecipe":
-    """The recipe again."""
-    from data_shards.extraction.clip_sample import ClipRecipe
-    from data_shards.preprocess import PreprocessConfig
-
-    preprocess = PreprocessConfig.model_validate(words["preprocess"]) if words["preprocess"] else None
-    return ClipRecipe(preprocess, words["extractors"])
-
-
 def _own_pipes() -> tuple[int, int]:
     """Copies of standard input and output for the messages; the three themselves lead nowhere, whatever libraries print."""
     requests, answers = os.dup(0), os.dup(1)
@@ -84,6 +67,7 @@ def _load(words: dict[str, Any]) -> "ClipRecipe":
     """Decoder and extractors."""
     from data_shards.decode import load_decoder
     from data_shards.extraction.clip_sample import load_extractors
+    from serving.sample_message import recipe_from_words
 
     recipe = recipe_from_words(words)
     load_decoder()
@@ -109,15 +93,16 @@ def _uploaded(uploads: Mapping[str, bytes], scratch: Path) -> Iterator[dict[str,
 def _answer_clip(answers: int, words: dict[str, Any], recipe: "ClipRecipe") -> None:
     from data_shards.decode import DecodeLimits
     from data_shards.extraction.clip_sample import clip_sample
+    from serving.sample_message import clip_in_words
 
     limits = DecodeLimits.model_validate(words["limits"])
     parts: dict[str, bytes] = {}
 
     def decode() -> dict[str, Any]:
         transcript = Path(words["transcript"]) if words.get("transcript") else None
-        sample, lacking = clip_sample(Path(words["clip"]), recipe, limits, transcript=transcript)
-        parts.update(sample.members())
-        return {"lacking": lacking}
+        words_of_clip, parts_of_clip = clip_in_words(clip_sample(Path(words["clip"]), recipe, limits, transcript=transcript))
+        parts.update(parts_of_clip)
+        return words_of_clip
 
     _answer(answers, decode, parts)
 

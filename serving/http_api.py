@@ -44,6 +44,7 @@ def build_app(scoring: Scoring) -> ASGIApp:
 def _add_routes(app: FastAPI, scoring: Scoring) -> None:
     waiting = 0
     problems: dict[int | str, dict[str, object]] = {
+        400: {"model": Problem, "description": "The form cannot be read."},
         408: {"model": Problem, "description": "The upload took too long."},
         413: {"model": Problem, "description": "The upload is too large."},
         422: {"model": Problem, "description": "The clip cannot be used."},

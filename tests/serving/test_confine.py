@@ -144,6 +144,25 @@ def test_code_in_the_child_does_nothing_to_other_processes(intrusion: dict[str, 
 
 
 @linux
+def test_where_the_kernel_gives_no_namespace_the_filter_holds_alone() -> None:
+    program = """
+import os, socket, threading
+from serving.confine import Bounds, confine
+if os.getuid() == 0:
+    os.setuid(65534)
+threading.Thread(target=threading.Event().wait, daemon=True).start()  # the kernel gives a new user namespace to one thread alone
+held = confine(Bounds(memory_bytes=1 << 30), None)
+print(held.network, held.own_users, held.scratch_in_memory)
+try:
+    socket.socket().connect(("127.0.0.1", 1))
+except PermissionError:
+    print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["filter False False", "refused"], done.stderr
+
+
+@linux
 def test_the_child_is_held_when_it_decodes(child: DecodeChild, simulated_folder: Path) -> None:
     clip = sorted((simulated_folder / "clips").iterdir())[0]
     assert len(child.sample_of(clip).sample.meta.frame_times_s) == 4
