@@ -269,7 +269,7 @@ def _undecodable(path: Path, error: Exception) -> ClipError:
     """Why the decoder failed. What encrypted pictures look like is chance: it may fail on opening or on any frame."""
     if _is_encrypted(path):
         return ClipError(f"{path.name}: protected by a password or a key; hand in the clip without protection")
-    return ClipError(f"{path.name}: damaged, cannot be decoded ({_short(error)}); re-encode it")
+    return ClipError(f"{path.name}: damaged, cannot be decoded ({_short(error, path)}); re-encode it")
 
 
 def _is_encrypted(path: Path) -> bool:
@@ -280,9 +280,9 @@ def _is_encrypted(path: Path) -> bool:
         return head[4:8] == b"ftyp" and b"encv" in head + file.read()
 
 
-def _short(error: Exception) -> str:
-    """The telling part of a decoder's message, without time stamps, build paths, failed expressions and stack traces."""
-    text = str(error).split("Stack trace")[0].strip()
+def _short(error: Exception, path: Path) -> str:
+    """The telling part of a decoder's message, without time stamps, paths, failed expressions and stack traces."""
+    text = str(error).split("Stack trace")[0].replace(f"[{path}]", "").replace(str(path), "it").strip()
     plain = re.sub(r"\[\d\d:\d\d:\d\d\]|\S+\.(cc|h):\d+:|Check failed:.*?\(-?\d+ vs\. -?\d+\)", "", text)
     plain = " ".join(plain.replace("Thread worker:", "").split()) or text.splitlines()[0] if text else ""
     return plain[:120].rstrip(" .") or type(error).__name__

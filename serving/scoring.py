@@ -1,13 +1,11 @@
 """What the HTTP app scores with: a contract with two sides, this process (here) and Ray Serve's replicas (`deployments`)."""
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from data_shards.errors import ServiceError
@@ -137,12 +135,5 @@ async def _until(deadline: Deadline) -> AsyncIterator[None]:
 
 
 def decode_upload(child: DecodeChild, clip: bytes, transcript: bytes | None) -> ClipSample:
-    """Decode an upload from a file that has a name of ours, never the uploader's, and is gone when this returns."""
-    with tempfile.TemporaryDirectory(prefix="rapt-upload-") as folder:
-        path = Path(folder) / "clip"
-        path.write_bytes(clip)
-        words = None
-        if transcript is not None:
-            words = Path(folder) / ("words.json" if transcript.lstrip()[:1] in (b"{", b"[") else "words.vtt")
-            words.write_bytes(transcript)
-        return child.sample_of(path, words)
+    """Decode an upload under a name of ours, never the uploader's, in the child's own scratch folder."""
+    return child.sample_of_upload(clip, transcript)

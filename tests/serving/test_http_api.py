@@ -177,7 +177,7 @@ def test_a_client_that_sends_slowly_is_given_up(predictor: Predictor) -> None:
 
 def test_nothing_uploaded_is_left_on_disk(client: TestClient, clip: Path) -> None:
     def left() -> set[str]:
-        return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("rapt-upload-")}
+        return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith(("rapt-upload-", "rapt-decode-"))}
 
     before = left()
     post(client, clip.read_bytes())
