@@ -11,6 +11,7 @@ from threading import Lock
 from data_shards.decode import DecodeLimits, load_decoder
 from data_shards.errors import ClipError, ServiceError
 from data_shards.extraction.clip_sample import ClipRecipe, ClipSample, clip_sample, load_extractors
+from data_shards.extraction.look import prepare_look
 from data_shards.worker_pool import ignore_interrupts, kill_workers, killed_with_parent
 
 __all__ = ["LONGEST_S", "UPLOAD_LIMITS", "DecodeChild"]
@@ -19,7 +20,7 @@ UPLOAD_LIMITS = DecodeLimits(max_duration_s=600.0, max_frames=60_000)
 _MEMORY_BYTES = 3 << 30
 _WITH_EXTRACTORS_BYTES = 12 << 30  # of addresses: weights, and what torch and MediaPipe reserve
 _START_S = 300.0
-_FRAMES_S = 60.0
+_FRAMES_S = 120.0  # 600 s of 640x480 with their timeline take 7 s of one core, of 1080p ten times that
 _WITH_EXTRACTORS_S = 180.0  # I3D takes up to 6 s for 64 frames on one core
 LONGEST_S = _START_S + 2 * _WITH_EXTRACTORS_S  # to wait for the child, to start it anew, and to decode
 
@@ -27,7 +28,7 @@ LONGEST_S = _START_S + 2 * _WITH_EXTRACTORS_S  # to wait for the child, to start
 class DecodeChild:
     """One child process, started when first needed and again after it was killed. Safe to call from several threads.
 
-    timeout_s: what a clip may take; 60 s for frames alone and 180 s with extractors unless given.
+    timeout_s: what a clip may take; 120 s for frames alone and 180 s with extractors unless given.
     """
 
     def __init__(self, recipe: ClipRecipe, *, timeout_s: float | None = None) -> None:
@@ -102,6 +103,7 @@ def _confine(memory_bytes: int) -> None:
 def _prepare(recipe: ClipRecipe) -> None:
     load_decoder()
     load_extractors(recipe)
+    prepare_look()
 
 
 def _decode(path: Path, recipe: ClipRecipe, transcript: Path | None) -> ClipSample:
