@@ -82,7 +82,7 @@ class LocalScoring:
     async def score(
         self, clips: Sequence[ClipSample], model: ServedModel, deadline: Deadline, *, decode_ms: float = 0.0
     ) -> list[AnyAnswer]:
-        return await asyncio.to_thread(lambda: [self._predictor.score(clip, decode_ms=decode_ms) for clip in clips])
+        return await asyncio.to_thread(lambda: self._predictor.score_many(clips, decode_ms=decode_ms))
 
 
 def decode_upload(child: DecodeChild, clip: bytes, transcript: bytes | None) -> ClipSample:

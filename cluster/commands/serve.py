@@ -26,7 +26,7 @@ def serve(model: str, host: str, port: int, address: str | None, allow_emotion: 
     """
     import os
 
-    from cluster.home import mlflow_uri
+    from cluster.home import have_face_model, mlflow_uri
     from cluster.launch import connect_ray, disconnect_ray
     from cluster.terminal import console
     from cluster.waiting import wait_for_stop
@@ -37,6 +37,7 @@ def serve(model: str, host: str, port: int, address: str | None, allow_emotion: 
     registered = resolve(model, mlflow_uri())
     check_servable(registered, allow_emotion=allow_emotion)
     check_port(host, port)
+    have_face_model(console.print)
     connect_ray(address, num_cpus=max(4, os.cpu_count() or 1))
     with console.status("starting the endpoint"):
         url = start_service(registered, host=host, port=port, allow_emotion=allow_emotion)
@@ -66,16 +67,19 @@ def score(model: str, files: tuple[Path, ...], transcript: Path | None, as_json:
     Example:
         rapt score models:/engagement@champion lesson.mp4
     """
-    from cluster.home import mlflow_uri
+    from cluster.home import have_face_model, mlflow_uri
     from data_shards.datasets.sidecar_files import transcript_beside
     from data_shards.errors import ClipError, ConfigError
-    from serving.answer import Answer
-    from serving.predictor import Predictor
+    from serving.answer import in_words, timeline_in_words
+    from serving.predictor import Predictor, check_servable
     from training.registry import resolve
 
     if transcript and len(files) > 1:
         raise ConfigError("--transcript is of one clip; name one FILE, or lay transcripts beside the files under their names")
-    predictor = Predictor(resolve(model, mlflow_uri()), allow_emotion=allow_emotion)
+    registered = resolve(model, mlflow_uri())
+    check_servable(registered, allow_emotion=allow_emotion)
+    have_face_model(lambda sentence: click.echo(sentence, err=True))
+    predictor = Predictor(registered, allow_emotion=allow_emotion)
     if predictor.info.notice and not as_json:
         click.echo(f"what the model was trained on: {predictor.info.notice}")
     failures = 0
@@ -88,10 +92,9 @@ def score(model: str, files: tuple[Path, ...], transcript: Path | None, as_json:
             continue
         if as_json:
             click.echo(json.dumps({"file": str(path), **answer.model_dump(mode="json")}))
-        elif not isinstance(answer, Answer):
-            click.echo(f"{path}: {answer.status.replace('_', ' ')}, so no score")
         else:
-            chances = ", ".join(f"{name} {chance:.0%}" for name, chance in answer.probabilities.items())
-            click.echo(f"{path}: {answer.level}, score {answer.score:+.2f} ({chances})")
+            click.echo(f"{path}: {in_words(answer)}")
+            for line in timeline_in_words(answer):
+                click.echo(f"  {line}")
     if failures:
         raise ClipError(f"{failures} of {len(files)} files could not be scored")
