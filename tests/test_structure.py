@@ -35,6 +35,7 @@ IMPORTERS = {
     "parselmouth": {"data_shards/extraction/acoustics.py"},
     "cv2": {"data_shards/extraction/flow.py"},
     "transformers": {"data_shards/extraction/hugging_face.py"},
+    "captum": {"serving/gradcam.py"},
     "fastapi": {"serving/http_api.py"},
     "deepspeed": {"cluster/deepspeed_engine.py"},
     "ray": {
@@ -73,7 +74,7 @@ def test_a_system_is_imported_where_it_belongs(system: str) -> None:
 
 ABSENT_ON_A_BARE_GPU_MACHINE = (
     "ray", "mlflow", "decord", "av", "webdataset", "boto3", "mediapipe", "cv2", "deepspeed", "transformers", "kornia",
-    "imagehash", "fastapi", "parselmouth", "threadpoolctl", "click", "rich", "matplotlib",
+    "imagehash", "fastapi", "parselmouth", "threadpoolctl", "click", "rich", "matplotlib", "captum",
 )  # fmt: skip
 
 
