@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
+from pydantic import TypeAdapter
 
 from cluster.commands.shards import listing_of
 from cluster.home import audits_folder, home, mlflow_uri, new_run_id, run_folder, shown
@@ -20,6 +21,7 @@ from data_shards.building.build import build_shards
 from data_shards.errors import ServiceError
 from data_shards.listing import ENGAGEMENT_LEVELS, ListedClip, Listing
 from data_shards.preprocess import PreprocessConfig
+from serving.answer import AnyAnswer, in_words
 from serving.service import check_port, start_service, stop_service
 from training.bundle import BundleRecord, read_record
 from training.config import with_settings
@@ -107,11 +109,8 @@ def _ask_for_scores(url: str, listing: Listing) -> None:
             answer.raise_for_status()
         except httpx.HTTPError as error:
             raise ServiceError(f"{url}/v1/score: no score for {name} ({error}); look at Ray's logs") from None
-        content = answer.json()
-        console.print(
-            f"{name} (simulated, made as '{ENGAGEMENT_LEVELS[level]}'): scored '{content['level']}', "
-            f"score {content['score']:+.2f}, {content['timings']['total_ms']:.0f} ms"
-        )
+        said = in_words(TypeAdapter[AnyAnswer](AnyAnswer).validate_json(answer.content))
+        console.print(f"{name} (simulated, made as '{ENGAGEMENT_LEVELS[level]}'): {said}")
 
 
 def _some_test_clip(listing: Listing, level: int) -> ListedClip:

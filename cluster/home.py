@@ -14,15 +14,18 @@
 import os
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from data_shards.errors import ConfigError
+from data_shards.face_model import FACE_MODEL_VARIABLE, face_model_path
 from data_shards.storage.shard_cache import CacheSettings
 
 __all__ = [
     "absolute_uri",
     "audits_folder",
     "cache_settings",
+    "have_face_model",
     "home",
     "keys_file",
     "mlflow_uri",
@@ -66,6 +69,19 @@ def serving_folder() -> Path:
 def cache_settings(max_gib: float) -> CacheSettings:
     """The cache for shards that lie in a bucket."""
     return CacheSettings(home() / "cache", int(max_gib * 2**30))
+
+
+def have_face_model(say: Callable[[str], object]) -> None:
+    """Fetch the face model unless one is at hand, and name it to the processes that are started from here.
+
+    Where it cannot be had, `say` is told once, and clips are scored without anybody looking for faces.
+    """
+    try:
+        os.environ[FACE_MODEL_VARIABLE] = str(face_model_path(None))
+    except ConfigError as error:
+        if os.environ.get(FACE_MODEL_VARIABLE):
+            raise  # who names a file believes that faces are looked for
+        say(f"nobody looks for faces: {error}")
 
 
 def absolute_uri(uri: str) -> str:

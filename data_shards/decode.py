@@ -151,12 +151,15 @@ def open_indexed(path: Path, *, size: tuple[int, int], max_frames: int) -> tuple
     return reader, np.append(spans_N2[:, 0], spans_N2[-1, 1]), float(reader.get_avg_fps())
 
 
-def on_screen(starts_N: npt.NDArray[np.float64], num_parts: int) -> npt.NDArray[np.int64]:
-    """The numbers, not falling, of the frames on screen at the centres of equal parts of a video.
+def on_screen(
+    starts_N: npt.NDArray[np.float64], num_parts: int, span_s: tuple[float, float] | None = None
+) -> npt.NDArray[np.int64]:
+    """The numbers, not falling, of the frames on screen at the centres of equal parts of a video, or of a span of it.
 
-    starts_N: every frame's start in seconds, and the end of the last.
+    starts_N: every frame's start in seconds, and the end of the last. span_s: (start, end) in seconds from the video's start.
     """
-    centres = starts_N[0] + part_centres_s(num_parts, starts_N[-1] - starts_N[0])
+    begin_s, end_s = span_s or (0.0, float(starts_N[-1] - starts_N[0]))
+    centres = starts_N[0] + begin_s + part_centres_s(num_parts, end_s - begin_s)
     # decord's time stamps are float32, and a centre often is a frame's very start: a millisecond settles the tie
     shown = np.searchsorted(starts_N[:-1], centres + _TIE_S, side="right") - 1
     return np.asarray(np.clip(shown, 0, len(starts_N) - 2), dtype=np.int64)

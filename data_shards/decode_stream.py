@@ -3,7 +3,7 @@
 Letters: N frames, H height in pixels, W width in pixels, C = 3 RGB channels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -51,12 +51,15 @@ class Portion(NamedTuple):
 
 
 class FrameStream:
-    """A video opened for a pass over its frames, scaled down to 1280 pixels on the longer side where it is larger.
+    """A video opened for a pass over its frames, scaled down to 1280 pixels on the longer side where it is larger, or to the
+    (width, height) that `frame_size` says of the upright (width, height).
 
     Raises ClipError as `decode_clip` does: missing, empty, no video, too large, too long, or damaged.
     """
 
-    def __init__(self, path: Path, limits: DecodeLimits | None = None) -> None:
+    def __init__(
+        self, path: Path, limits: DecodeLimits | None = None, *, frame_size: Callable[[int, int], tuple[int, int]] | None = None
+    ) -> None:
         limits = limits or DecodeLimits()
         check_container(path)
         width_px, height_px, may_be_rotated = check_header(path, limits)
@@ -67,6 +70,8 @@ class FrameStream:
                 height_px, width_px = (int(side) for side in open_reader(path)[0].shape[:2])
         scale = min(1.0, _LONGEST_SIDE_PX / max(width_px, height_px))
         size = (decodable_width(max(2, round(width_px * scale))), max(2, round(height_px * scale)))
+        if frame_size is not None:
+            size = frame_size(width_px, height_px)
         with decoding(path):
             if self._in_order:
                 self.starts_N, fps = starts_in_order(path, max_frames=limits.max_frames)
@@ -92,6 +97,10 @@ class FrameStream:
         duration_s = float(self.starts_N[-1] - self.starts_N[0])
         parts = max(1, round(min(fps, self._own_fps()) * duration_s))
         return on_screen(self.starts_N, min(parts, self._max_frames))
+
+    def within(self, start_s: float, end_s: float, num_parts: int) -> npt.NDArray[np.int64]:
+        """The numbers, not falling, of the frames on screen at the centres of equal parts of a span of the video."""
+        return on_screen(self.starts_N, num_parts, (start_s, end_s))
 
     def _own_fps(self) -> float:
         """Frames a second where they follow each other as they usually do."""

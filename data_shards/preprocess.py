@@ -4,7 +4,7 @@ The JPEG round trip is part of it: a model never sees a frame that did not go th
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from data_shards.decode import DecodeLimits, decode_clip
+from data_shards.decode_stream import FrameStream
 from data_shards.errors import ClipError, DataError
 from data_shards.features import clip_features
 from data_shards.listing import ListedClip
@@ -22,7 +23,7 @@ from data_shards.schema import Stored
 from data_shards.storage.source import file_of
 from data_shards.storage.store import file_sha256
 
-__all__ = ["PreprocessConfig", "preprocess", "preprocess_file", "scaled_size", "to_square"]
+__all__ = ["PreprocessConfig", "preprocess", "preprocess_file", "preprocess_windows", "scaled_size", "seen_region", "to_square"]
 
 
 class PreprocessConfig(Stored):
@@ -83,6 +84,55 @@ def _known(clip: ListedClip) -> dict[str, Any]:
 def preprocess_file(path: Path, config: PreprocessConfig, limits: DecodeLimits | None = None) -> Sample:
     """The same for a video file of which nothing is known: no label, subject or split. ClipError where it cannot be used."""
     return preprocess(ListedClip(clip_id=path.name, video=file_of(path), subject="", split="", labels={}), config, limits)
+
+
+def preprocess_windows(
+    path: Path, config: PreprocessConfig, spans_s: Sequence[tuple[float, float]], limits: DecodeLimits | None = None
+) -> list[Sample]:
+    """A Sample of each span (start, end) in seconds of a video, made as of a clip that is that span, in one pass over the file.
+
+    At most 16 decoded frames are held; what is kept are JPEGs. A sample's times are from the video's start, its duration is the
+    span's. ClipError where the video cannot be used.
+    """
+    stream = FrameStream(path, limits, frame_size=scaled_size(config))
+    picked = [stream.within(start_s, end_s, config.num_frames) for start_s, end_s in spans_s]
+    jpegs: dict[int, bytes] = {}
+    times_s: dict[int, float] = {}
+    for portion in stream.portions(np.unique(np.concatenate(picked))):
+        square_NHWC = to_square(portion.frames_NHWC, config.size_px)
+        for row, number in enumerate(portion.numbers_N.tolist()):
+            jpegs[number], _ = encode_frames(square_NHWC[row : row + 1], quality=config.jpeg_quality)
+            times_s[number] = round(float(portion.times_N[row]), 4)
+    samples = []
+    for (start_s, end_s), numbers_T in zip(spans_s, picked, strict=True):
+        parts = [jpegs[number] for number in numbers_T.tolist()]
+        meta = SampleMeta(
+            clip_id=path.name,
+            subject="",
+            session="",
+            split="",
+            labels={},
+            source_sha256="",
+            fps=stream.info.fps,
+            duration_s=round(end_s - start_s, 4),
+            frame_times_s=tuple(times_s[number] for number in numbers_T.tolist()),
+            jpeg_offsets=tuple(np.cumsum([0, *map(len, parts)]).tolist()),
+        )
+        samples.append(Sample(meta=meta, frames_mjpeg=b"".join(parts)))
+    return samples
+
+
+def seen_region(config: PreprocessConfig, width_px: int, height_px: int) -> tuple[float, float, float, float]:
+    """(left, top, width, height) of the square that a model is shown, as shares of the upright source picture.
+
+    With "crop" it lies inside the picture; with "pad" it reaches beyond it, by the black that is added: left or top is then
+    below 0, and width or height above 1.
+    """
+    scaled_w, scaled_h = scaled_size(config)(width_px, height_px)
+    size_px = config.size_px
+    left = max(0, scaled_w - size_px) // 2 - max(0, size_px - scaled_w) // 2
+    top = max(0, scaled_h - size_px) // 2 - max(0, size_px - scaled_h) // 2
+    return left / scaled_w, top / scaled_h, size_px / scaled_w, size_px / scaled_h
 
 
 def scaled_size(config: PreprocessConfig) -> Callable[[int, int], tuple[int, int]]:

@@ -10,7 +10,6 @@ import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -90,16 +89,28 @@ class Sample:
     def decode_frames(self, out: npt.NDArray[np.uint8] | None = None) -> npt.NDArray[np.uint8]:
         """frames_THWC uint8 RGB, decoded from the JPEG stream, into `out` where given. ShardError where a frame is damaged."""
         frames = np.empty(self.frame_shape(), dtype=np.uint8) if out is None else out
-        for t, (begin, end) in enumerate(pairwise(self.meta.jpeg_offsets)):
-            try:
-                with Image.open(io.BytesIO(self.frames_mjpeg[begin:end]), formats=("JPEG",)) as image:
-                    pixels = np.asarray(image)
-            except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-                raise self._damaged(t) from None
-            if pixels.shape != frames.shape[1:]:
-                raise self._damaged(t)
-            frames[t] = pixels
+        for t in range(len(self.meta.jpeg_offsets) - 1):
+            frames[t] = self._frame(t, frames.shape[1:])
         return frames
+
+    def some_frames(self, most: int) -> npt.NDArray[np.uint8]:
+        """frames_THWC of the frames at the centres of `most` equal parts of the sample, all where it has fewer. ShardError as
+        `decode_frames`."""
+        num_frames, *shape = self.frame_shape()
+        parts = min(most, num_frames)
+        numbers = [int((part + 0.5) * num_frames / parts) for part in range(parts)]
+        return np.stack([self._frame(t, tuple(shape)) for t in numbers])
+
+    def _frame(self, t: int, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+        begin, end = self.meta.jpeg_offsets[t : t + 2]
+        try:
+            with Image.open(io.BytesIO(self.frames_mjpeg[begin:end]), formats=("JPEG",)) as image:
+                pixels = np.asarray(image)
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+            raise self._damaged(t) from None
+        if pixels.shape != shape:
+            raise self._damaged(t)
+        return pixels
 
     def _damaged(self, t: int) -> ShardError:
         return ShardError(f"clip {self.meta.clip_id}: stored frame {t} is damaged; run `rapt shards verify` on its folder")

@@ -10,15 +10,19 @@ __all__ = [
     "Answer",
     "AnyAnswer",
     "CameraOff",
+    "Explanation",
     "Interval",
     "ModelInfo",
     "NoFace",
     "Problem",
+    "Region",
     "Timings",
     "TooShort",
     "Unsure",
     "Window",
     "WindowStatus",
+    "in_words",
+    "timeline_in_words",
 ]
 
 WindowStatus = Literal["scored", "unsure", "no_face", "camera_off"]
@@ -27,7 +31,8 @@ WindowStatus = Literal["scored", "unsure", "no_face", "camera_off"]
 class ModelInfo(Stored):
     """Which model answered. notice is what a reader must know of it, e.g. that it was trained on simulated people.
 
-    reads: `frames`, num_frames of them of frame_size_px, and features by name.
+    reads: `frames`, num_frames of them of frame_size_px, and features by name. looks_for_faces: whether a clip in which nobody
+    is seen gets the answer `no_face`; False where no face model is at hand. window_s: the length of a timeline's windows.
     """
 
     name: str
@@ -43,6 +48,8 @@ class ModelInfo(Stored):
     simulated: bool
     notice: str
     limits: str
+    looks_for_faces: bool = False
+    window_s: float = 10.0
     validation_balanced_accuracy: float | None
     test_balanced_accuracy: float | None
 
@@ -56,9 +63,10 @@ class Timings(Stored):
 
 
 class Interval(Stored):
-    """What holds the truth for a share `coverage` of clips like those that it was calibrated on.
+    """What holds the level that observers would give, for a share `coverage` of clips like those it was calibrated on.
 
-    low and high: on the score's scale [-1, 1]; levels: the names of the levels within, lowest first.
+    levels: neighbouring levels by name, lowest first. low and high: the part of the score's scale [-1, 1] that belongs to
+    them, and reaches to the score itself. training/calibration.py says what the coverage rests on.
     """
 
     low: float = Field(ge=-1, le=1)
@@ -87,9 +95,10 @@ class Answer(Stored):
     score: the expected level on [-1, 1], -1 the lowest level and 1 the highest. probabilities: level name to
     calibrated probability, summing to 1; level is the most probable. features_used: what of the clip the answer rests
     on beside frames, e.g. `speech` and `acoustics` where there are both, and neither where one is lacking; lacking: which
-    of them the clip does not have, and why. face_share: the share of looked-at frames that show a face, None where the
-    model looks for none. interval: None where the model was trained before intervals were calibrated. timeline: of a clip
-    of more than one window, each window scored by itself; `score` stays that of the whole clip.
+    of them the clip does not have, and why, or `timeline` and why a long clip has none. face_share: the share of looked-at
+    frames that show a face, None where nobody looked for one. interval: None where the model has none calibrated, from before
+    there were any or for want of validation clips. timeline: of a clip of more than one and a half windows, each window scored
+    by itself; `score` stays that of the whole clip.
     """
 
     status: Literal["scored"] = "scored"
@@ -109,11 +118,16 @@ class Answer(Stored):
 
 
 class Unsure(Stored):
-    """The model cannot tell: its interval leaves every level open. No level and no score, so that none is read off it."""
+    """The model cannot tell: its interval leaves every level open. No level and no score, so that none is read off it.
+
+    [choice] A model without a calibrated interval is never unsure: nothing is known of how far it can be trusted.
+    """
 
     status: Literal["unsure"] = "unsure"
     probabilities: dict[str, float]
     interval: Interval
+    frames_used: int = 0
+    lacking: dict[str, str] = Field(default_factory=dict)
     face_share: float | None = None
     timeline: tuple[Window, ...] = ()
     duration_s: float
@@ -149,7 +163,65 @@ class NoFace(Stored):
 AnyAnswer = Answer | Unsure | NoFace | CameraOff | TooShort
 
 
+class Region(Stored):
+    """A rectangle as shares of a picture's width and height. One that reaches beyond the picture, by black that was added
+    around it, has left or top below 0 and width or height above 1."""
+
+    left: float
+    top: float
+    width: float = Field(gt=0)
+    height: float = Field(gt=0)
+
+
+class Explanation(Stored):
+    """Where the model looked at a moment (Grad-CAM, Selvaraju et al. 2017): numbers alone, no picture.
+
+    at_s: the time of the nearest frame that the model read; level: the one explained, its most probable. grid: rows from the
+    top, each from the left, in [0, 1], over `region` of the source picture: 1 where that frame spoke most for the level, all
+    0 where nothing in it did. It says what moved the model, not whether that was right.
+    """
+
+    at_s: float
+    level: str
+    level_index: int = Field(ge=0)
+    grid: tuple[tuple[float, ...], ...]
+    region: Region
+    model: ModelInfo
+
+
 class Problem(Stored):
     """Why a request got no answer, in one plain sentence."""
 
     error: str
+
+
+def in_words(answer: AnyAnswer) -> str:
+    """The answer as one plain sentence, without a full stop, e.g. for `rapt score`."""
+    if isinstance(answer, TooShort):
+        return f"too short, {answer.duration_s:.1f} s of at least {answer.min_duration_s:g} s, so no score"
+    if isinstance(answer, CameraOff):
+        return "the camera is off, so no score"
+    if isinstance(answer, NoFace):
+        return "nobody's face is in view, so no score"
+    chances = ", ".join(f"{name} {chance:.0%}" for name, chance in answer.probabilities.items())
+    if isinstance(answer, Unsure):
+        return f"the model is unsure, every level is open at {answer.interval.coverage:.0%}, so no score ({chances})"
+    said = f"{answer.level}, score {answer.score:+.2f}"
+    if answer.interval is not None:
+        between = answer.interval
+        said += f", {between.coverage:.0%} interval {between.low:+.2f} to {between.high:+.2f}, {' or '.join(between.levels)}"
+    return f"{said} ({chances})"
+
+
+def timeline_in_words(answer: AnyAnswer) -> list[str]:
+    """A line for each window of the answer's timeline, e.g. `10 to 20 s: Engaged, score +0.31`; none where it has none."""
+    if not isinstance(answer, Answer | Unsure):
+        return []
+    levels = tuple(answer.probabilities)
+    lines = []
+    for window in answer.timeline:
+        said = window.status.replace("_", " ")
+        if window.score is not None and window.level_index is not None:
+            said = f"{levels[window.level_index]}, score {window.score:+.2f}"
+        lines.append(f"{window.start_s:g} to {window.end_s:g} s: {said}")
+    return lines

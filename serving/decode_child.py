@@ -30,7 +30,7 @@ _FRAMES = Bounds(memory_bytes=3 << 30)
 _WITH_EXTRACTORS = Bounds(memory_bytes=12 << 30)  # of addresses: weights, and what torch and MediaPipe reserve
 _WITH_PROGRAMS = Bounds(memory_bytes=12 << 30, file_bytes=256 << 20, scratch_bytes=512 << 20, runs_programs=True)
 _START_S = 300.0
-_FRAMES_S = 60.0
+_FRAMES_S = 120.0  # 600 s of 640x480 with their timeline take 7 s of one core, of 1080p ten times that
 _WITH_EXTRACTORS_S = 180.0  # I3D takes up to 6 s for 64 frames on one core
 LONGEST_S = _START_S + 2 * _WITH_EXTRACTORS_S  # to wait for the child, to start it anew, and to decode
 _ENDS_S = 5.0
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 class DecodeChild:
     """One child process, started when first needed and again after it was killed. Safe to call from several threads.
 
-    timeout_s: what a clip may take; 60 s for frames alone and 180 s with extractors unless given. confinement: what holds
+    timeout_s: what a clip may take; 120 s for frames alone and 180 s with extractors unless given. confinement: what holds
     the child, None before it was started.
     """
 

@@ -67,11 +67,13 @@ def _load(words: dict[str, Any]) -> "ClipRecipe":
     """Decoder and extractors."""
     from data_shards.decode import load_decoder
     from data_shards.extraction.clip_sample import load_extractors
+    from data_shards.extraction.look import prepare_look
     from serving.sample_message import recipe_from_words
 
     recipe = recipe_from_words(words)
     load_decoder()
     load_extractors(recipe)
+    prepare_look()
     return recipe
 
 

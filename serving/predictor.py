@@ -1,24 +1,35 @@
-"""The predictor: a bundle and a clip to an Answer. The endpoint, `rapt score` and the tests all go through it."""
+"""The predictor: a bundle and a clip to an Answer. The endpoint, `rapt score` and the tests all go through it.
+
+Letters: N samples, K levels.
+"""
 
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from data_shards.errors import ClipError, ModelError
-from data_shards.extraction.clip_sample import ClipRecipe, ClipSample, clip_sample
+from data_shards.extraction.clip_sample import TIMELINE, ClipRecipe, ClipSample, clip_sample
+from data_shards.extraction.look import Look, look_at_sample
 from data_shards.extraction.recorded import runs_on_video
+from data_shards.face_model import face_model_at_hand
 from data_shards.listing import Extractors
 from data_shards.reading.loader import batch_of
 from data_shards.sample import FRAMES, Sample
-from serving.answer import Answer, AnyAnswer, ModelInfo, NoFace, Timings
+from serving.answer import Answer, AnyAnswer, CameraOff, ModelInfo, NoFace, Timings, TooShort, Unsure
+from serving.timeline import Floats, interval_of, is_wide_open, needs_score, score_of, window_of
 from training.bundle import BundleRecord, load_bundle, read_record
-from training.evaluate import engagement_score, probabilities
+from training.evaluate import probabilities
 from training.model_card import limits_of
+from training.models import EngagementModel
 from training.registry import EMOTION_IS_OFF, RegisteredModel
 
-__all__ = ["Predictor", "check_servable", "face_share", "servable_extractors"]
+__all__ = ["MIN_DURATION_S", "Predictor", "check_servable", "face_share", "servable_extractors"]
+
+MIN_DURATION_S = 1.0  # [choice] what observers were shown, and models learnt from, are clips of ten seconds and more
+_PIXELS_AT_ONCE = 50 * 224 * 224  # of a forward pass: one published clip, 38 of the demo's; ResNet-18 holds 0.3 GB of that
 
 
 def check_servable(registered: RegisteredModel, *, allow_emotion: bool) -> None:
@@ -34,7 +45,10 @@ def check_servable(registered: RegisteredModel, *, allow_emotion: bool) -> None:
 
 
 class Predictor:
-    """A loaded bundle. `score_file` decodes and scores; `score` scores what was decoded elsewhere."""
+    """A loaded bundle. `score_file` decodes and scores; `score` and `score_many` score what was decoded elsewhere.
+
+    Safe to use from several threads: scoring changes nothing, and looking for faces waits for its turn.
+    """
 
     def __init__(self, registered: RegisteredModel, device: torch.device | None = None, *, allow_emotion: bool = False) -> None:
         check_servable(registered, allow_emotion=allow_emotion)
@@ -57,9 +71,16 @@ class Predictor:
             simulated=record.simulated,
             notice=record.notice,
             limits=limits_of(record),
+            looks_for_faces="openface" in self.recipe.extractors or face_model_at_hand() is not None,
+            window_s=self.recipe.window_s,
             validation_balanced_accuracy=record.validation.metrics.balanced_accuracy if record.validation else None,
             test_balanced_accuracy=record.test.metrics.balanced_accuracy if record.test else None,
         )
+
+    @property
+    def model(self) -> EngagementModel:
+        """The model in evaluation mode. It is shared: hang no hooks into it."""
+        return self._model
 
     def score_file(self, path: Path, *, transcript: Path | None = None) -> AnyAnswer:
         """Decode, preprocess and score one clip. ClipError where it cannot be used."""
@@ -69,32 +90,95 @@ class Predictor:
 
     def score(self, clip: ClipSample, *, decode_ms: float = 0.0) -> AnyAnswer:
         """Score one clip; decode_ms is what its decoding took. ClipError where it lacks what the model cannot do without."""
+        return self.score_many([clip], decode_ms=decode_ms)[0]
+
+    def score_many(self, clips: Sequence[ClipSample], *, decode_ms: float = 0.0) -> list[AnyAnswer]:
+        """The answer to each clip, in order; clips and windows whose inputs have one shape go through the model together.
+
+        The same as one by one, but for the rounding of sums (1e-5 of a probability). ClipError where one of them lacks what
+        the model cannot do without. timings.model_ms is that of all together, for which each has waited.
+        """
         begun_s = time.perf_counter()
-        sample = clip.sample
-        self._check_inputs(clip)
-        share = face_share(sample)
-        if share == 0:
-            return NoFace(duration_s=sample.meta.duration_s or 0.0, model=self.info)
-        inputs = batch_of([sample], inputs=(*self._model.inputs, *self._model.optional)).inputs.to(self._device)
+        for clip in clips:
+            self._check_inputs(clip)
+        looks = [self._look(clip) for clip in clips]
+        answers = [self._abstention(clip, look) for clip, look in zip(clips, looks, strict=True)]
+        scored = [number for number, answer in enumerate(answers) if answer is None]
+        chances = self._chances([sample for number in scored for sample in _samples_to_score(clips[number])])
+        model_ms = (time.perf_counter() - begun_s) * 1000
+        timings = Timings(decode_ms=round(decode_ms, 2), model_ms=round(model_ms, 2), total_ms=round(decode_ms + model_ms, 2))
+        for number in scored:
+            answers[number] = self._answer(clips[number], looks[number], chances, timings)
+        return [answer for answer in answers if answer is not None]
+
+    def _look(self, clip: ClipSample) -> Look:
+        """What is known of who is in view: from OpenFace's rows where the model reads them, from the look at the video, or,
+        of a stored sample, from its own frames."""
+        look = clip.look or (look_at_sample(clip.sample) if self.recipe.preprocess else Look(None, camera_off=False))
+        share = face_share(clip.sample)
+        return look if share is None else look._replace(face_share=share)
+
+    def _abstention(self, clip: ClipSample, look: Look) -> AnyAnswer | None:
+        """Why there is nothing to score; None where there is."""
+        duration_s = clip.sample.meta.duration_s
+        if duration_s is not None and duration_s < MIN_DURATION_S:
+            return TooShort(min_duration_s=MIN_DURATION_S, duration_s=duration_s, model=self.info)
+        if look.camera_off:
+            return CameraOff(duration_s=duration_s or 0.0, model=self.info)
+        if look.face_share == 0:
+            return NoFace(duration_s=duration_s or 0.0, model=self.info)
+        return None
+
+    def _chances(self, samples: Sequence[Sample]) -> Iterator[Floats]:
+        """Each sample's chances_K, in order. Samples of one shape share forward passes, of bounded size."""
+        read = (*self._model.inputs, *self._model.optional)
+        by_shape: dict[object, list[int]] = {}
+        for number, sample in enumerate(samples):
+            by_shape.setdefault(_shape_of(sample, read), []).append(number)
+        chances_NK = np.empty((len(samples), len(self.record.level_names)))
+        for numbers in by_shape.values():
+            at_once = max(1, _PIXELS_AT_ONCE // _num_pixels(samples[numbers[0]], read))
+            for begin in range(0, len(numbers), at_once):
+                part = numbers[begin : begin + at_once]
+                chances_NK[part] = self._forward([samples[number] for number in part], read)
+        return iter(chances_NK)
+
+    def _forward(self, samples: Sequence[Sample], read: Sequence[str]) -> Floats:
+        """chances_NK of samples of one shape, in one forward pass. Nothing of the model changes, so threads may share it."""
+        inputs = batch_of(samples, inputs=read).inputs.to(self._device)
         with torch.inference_mode():
             logits_NK = self._model(inputs).logits_BK.double().cpu().numpy()
-        chances_NK = probabilities(logits_NK, self.record.temperature)
-        level = int(np.argmax(chances_NK[0]))
-        model_ms = (time.perf_counter() - begun_s) * 1000
+        return probabilities(logits_NK, self.record.temperature)
+
+    def _answer(self, clip: ClipSample, look: Look, chances: Iterator[Floats], timings: Timings) -> Answer | Unsure:
+        """The answer to a clip; takes its chances, and those of its windows, from `chances`."""
+        chances_K = next(chances)
+        timeline = tuple(
+            window_of(window, next(chances) if needs_score(window) else None, self.record) for window in clip.windows
+        )
+        interval = interval_of(chances_K, self.record)
+        common = {
+            "probabilities": {
+                name: round(float(chance), 6) for name, chance in zip(self.record.level_names, chances_K, strict=True)
+            },
+            "frames_used": len(clip.sample.meta.frame_times_s),
+            "lacking": {name: why for name, why in clip.lacking.items() if name in (*self._model.optional, TIMELINE)},
+            "face_share": look.face_share,
+            "timeline": timeline,
+            "duration_s": clip.sample.meta.duration_s or 0.0,
+            "model": self.info,
+            "timings": timings,
+        }
+        if interval is not None and is_wide_open(interval, self.record):
+            return Unsure(interval=interval, **common)
+        level = int(np.argmax(chances_K))
         return Answer(
             level=self.record.level_names[level],
             level_index=level,
-            score=round(float(np.clip(engagement_score(chances_NK, self.record.level_scores)[0], -1, 1)), 6),
-            probabilities={
-                name: round(float(chance), 6) for name, chance in zip(self.record.level_names, chances_NK[0], strict=True)
-            },
-            frames_used=len(sample.meta.frame_times_s),
-            features_used=self._used(sample),
-            lacking={name: why for name, why in clip.lacking.items() if name in self._model.optional},
-            face_share=share,
-            duration_s=sample.meta.duration_s or 0.0,
-            model=self.info,
-            timings=Timings(decode_ms=round(decode_ms, 2), model_ms=round(model_ms, 2), total_ms=round(decode_ms + model_ms, 2)),
+            score=score_of(chances_K, self.record),
+            features_used=self._used(clip.sample),
+            interval=interval,
+            **common,
         )
 
     def _used(self, sample: Sample) -> tuple[str, ...]:
@@ -109,6 +193,21 @@ class Predictor:
         if missing:
             reason = clip.lacking.get(missing[0], "the clip has none")
             raise ClipError(f"{clip.sample.meta.clip_id}: cannot be scored, its '{missing[0]}' is missing ({reason})")
+
+
+def _samples_to_score(clip: ClipSample) -> list[Sample]:
+    return [clip.sample, *(window.sample for window in clip.windows if needs_score(window))]
+
+
+def _shape_of(sample: Sample, read: Sequence[str]) -> object:
+    """What two samples must share to go through the model together without being filled up."""
+    frames = sample.frame_shape() if FRAMES in read else ()
+    return frames, tuple((name, values.shape) for name in read if (values := sample.features.get(name)) is not None)
+
+
+def _num_pixels(sample: Sample, read: Sequence[str]) -> int:
+    frames, height_px, width_px, _ = sample.frame_shape() if FRAMES in read else (1, 256, 256, 3)
+    return frames * height_px * width_px
 
 
 def servable_extractors(record: BundleRecord) -> Extractors:

@@ -6,7 +6,8 @@ Whoever reads it believes nothing: a child that was taken over may send anything
 from typing import Any
 
 from data_shards.errors import ShardError
-from data_shards.extraction.clip_sample import ClipRecipe, ClipSample
+from data_shards.extraction.clip_sample import ClipRecipe, ClipSample, WindowSample
+from data_shards.extraction.look import Look
 from data_shards.preprocess import PreprocessConfig
 from data_shards.sample import Sample
 from serving.child_messages import ChildGone
@@ -14,6 +15,7 @@ from serving.child_messages import ChildGone
 __all__ = ["clip_from_words", "clip_in_words", "recipe_from_words", "recipe_in_words"]
 
 _ORIGIN = "the decode child"
+_MOST_WINDOWS = 1000
 
 
 def recipe_in_words(recipe: ClipRecipe) -> dict[str, Any]:
@@ -29,16 +31,37 @@ def recipe_from_words(words: dict[str, Any]) -> ClipRecipe:
 
 def clip_in_words(clip: ClipSample) -> tuple[dict[str, Any], dict[str, bytes]]:
     """(words, parts) of a message."""
-    return {"lacking": clip.lacking}, _parts_of(clip.sample, "clip")
+    parts = _parts_of(clip.sample, "clip")
+    for number, window in enumerate(clip.windows):
+        parts |= _parts_of(window.sample, f"window{number}")
+    windows = [{"start_s": window.start_s, "end_s": window.end_s, "look": window.look} for window in clip.windows]
+    return {"lacking": clip.lacking, "look": clip.look, "windows": windows}, parts
 
 
 def clip_from_words(words: dict[str, Any], parts: dict[str, bytes], recipe: ClipRecipe) -> ClipSample:
     """The clip again. ChildGone where it is none, or not of the size that the recipe asks for."""
     try:
         lacking = {str(name): str(why) for name, why in dict(words["lacking"]).items()}
+        look = _look_from(words["look"]) if words["look"] is not None else None
+        windows = tuple(
+            WindowSample(
+                float(window["start_s"]),
+                float(window["end_s"]),
+                _sample_from(parts, f"window{number}", recipe),
+                _look_from(window["look"]),
+            )
+            for number, window in enumerate(list(words["windows"])[:_MOST_WINDOWS])
+        )
     except (KeyError, TypeError, ValueError):
         raise ChildGone("no clip") from None
-    return ClipSample(_sample_from(parts, "clip", recipe), lacking)
+    return ClipSample(_sample_from(parts, "clip", recipe), lacking, look, windows)
+
+
+def _look_from(words: Any) -> Look:
+    share, camera_off = words
+    if share is not None and not 0 <= float(share) <= 1:
+        raise ValueError
+    return Look(None if share is None else float(share), camera_off=bool(camera_off))
 
 
 def _parts_of(sample: Sample, name: str) -> dict[str, bytes]:

@@ -107,7 +107,7 @@ class LocalScoring:
         self, clips: Sequence[ClipSample], model: ServedModel, deadline: Deadline, *, decode_ms: float = 0.0
     ) -> list[AnyAnswer]:
         async with _until(deadline):
-            return await asyncio.to_thread(lambda: [self._predictor.score(clip, decode_ms=decode_ms) for clip in clips])
+            return await asyncio.to_thread(lambda: self._predictor.score_many(clips, decode_ms=decode_ms))
 
     def warning(self) -> str:
         return ""

@@ -39,6 +39,7 @@ IMPORTERS = {
     "httpx": {"cluster/demo.py", "cluster/local_cluster.py", "data_shards/face_model.py", "serving/client.py"},
     "fastapi": {"serving/http_api.py", "serving/jobs/routes.py"},
     "python_multipart": {"serving/jobs/multipart.py"},
+    "captum": {"serving/gradcam.py"},
     "deepspeed": {"cluster/deepspeed_engine.py"},
     "ray": {
         "cluster/jobs.py",
@@ -80,7 +81,7 @@ def test_a_system_is_imported_where_it_belongs(system: str) -> None:
 
 ABSENT_ON_A_BARE_GPU_MACHINE = (
     "ray", "mlflow", "decord", "av", "webdataset", "boto3", "mediapipe", "cv2", "deepspeed", "transformers", "kornia",
-    "imagehash", "fastapi", "prometheus_client", "httpx", "parselmouth", "threadpoolctl", "click", "rich", "matplotlib",
+    "imagehash", "fastapi", "prometheus_client", "httpx", "parselmouth", "threadpoolctl", "click", "rich", "matplotlib", "captum",
 )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from data_shards.preprocess import PreprocessConfig
 from data_shards.reading.label_views import infers_emotion
 from data_shards.sample import FRAMES
 from data_shards.schema import Stored, first_problem
+from training.calibration import Calibration, CoverageReport
 from training.config import RunConfig
 from training.metrics import Evaluation
 from training.model_card import model_card
@@ -33,7 +34,8 @@ BUNDLE_VERSION = 3
 
 class BundleRecord(Stored):
     """`run.json`. level_scores: each level's place on the engagement scale [-1, 1]. temperature divides the logits before
-    softmax (1 where there was no validation split to fit it on).
+    softmax (1 where there was no validation split to fit it on). calibration: of the intervals, None where there was no such
+    split, or fewer clips than that takes, or the bundle was made before; coverage: its report on the test split.
 
     preprocess and extractors: how the training clips became frames and features, so that a scored clip goes the same way.
     with_optional: of each evaluated split, how many clips have each input that the model reads only where it is there.
@@ -58,6 +60,8 @@ class BundleRecord(Stored):
     validation: Evaluation | None
     test: Evaluation | None
     with_optional: dict[str, dict[str, int]] = Field(default_factory=dict)
+    calibration: Calibration | None = None
+    coverage: CoverageReport | None = None
 
     @property
     def reads_video(self) -> bool:

@@ -18,6 +18,7 @@ from data_shards.storage.shard_cache import CacheSettings
 from data_shards.storage.store import Store
 from training.augment import augment
 from training.bundle import BUNDLE_VERSION, BundleRecord, read_record, save_bundle
+from training.calibration import coverage_on, fit_calibration
 from training.checkpoint import CheckpointRecord, read_state, read_weights
 from training.commit import current_commit
 from training.config import RunConfig, first_difference, same_training
@@ -321,14 +322,17 @@ class _Setup:
         best.load_state_dict(self.checkpoints.best)
         on_validation = self._predict(best, self.run.data.validation_split)
         on_test = self._predict(best, self.run.data.test_split)
+        temperature = fit_temperature(on_validation) if on_validation else 1.0
+        scores_K, splits = self.data.levels.scores_K, self.run.data
+        calibration = fit_calibration(on_validation, temperature, scores_K, split=splits.validation_split)
         record = BundleRecord(
             schema_version=BUNDLE_VERSION,
             run_id=run_id,
             run=self.run,
             label=self.run.data.label,
             level_names=self.data.level_names,
-            level_scores=self.data.levels.scores_K,
-            temperature=fit_temperature(on_validation) if on_validation else 1.0,
+            level_scores=scores_K,
+            temperature=temperature,
             preprocess=self.data.manifest.preprocess if FRAMES in self.engine.model.inputs else None,
             extractors=self._extractors(),
             dataset=self.data.manifest.dataset,
@@ -340,6 +344,8 @@ class _Setup:
             validation=self._evaluate(on_validation, self.run.data.validation_split),
             test=self._evaluate(on_test, self.run.data.test_split),
             with_optional=self.data.with_optional(self.engine.model),
+            calibration=calibration,
+            coverage=coverage_on(on_test, temperature, scores_K, calibration, split=splits.test_split),
         )
         folder = self.run_folder / "bundle"
         if self.world.is_first:

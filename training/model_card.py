@@ -63,6 +63,8 @@ def model_card(record: "BundleRecord") -> str:
 {_table(record, record.test)}
 {_chosen_by(record)} Intervals are 95 % bootstrap intervals over people.
 
+{_intervals(record)}
+
 ## What the score is not
 
 {limits_of(record)}
@@ -98,6 +100,25 @@ def _chosen_by(record: "BundleRecord") -> str:
     else:
         chosen = "No split chose anything: the last epoch is kept, the temperature is 1"
     return f"{chosen}; the split `{record.test.split}` was read once." if record.test else f"{chosen}; no split was tested."
+
+
+def _intervals(record: "BundleRecord") -> str:
+    """What an answer's interval of levels promises, what it rests on, and how it did on the test split."""
+    calibration, report = record.calibration, record.coverage
+    if calibration is None:
+        return "Answers have no interval of levels: it takes a validation split of at least 9 clips."
+    text = (
+        f"An answer's interval holds the level that observers gave for {calibration.coverage:.0%} of clips like the "
+        f"{calibration.num_clips} of the split `{calibration.split}` (split conformal prediction). That split also chose the "
+        "epoch and the temperature, and clips of one person are like each other, so the promise is weaker than it looks; "
+        "it is none for other people, cameras and rooms."
+    )
+    if report is None:
+        return text
+    return (
+        f"{text} On the split `{report.split}` it held it for {report.coverage:.1%} of {report.num_clips} clips, with "
+        f"{report.mean_levels:.2f} levels on average; {report.unsure_share:.1%} were left wholly open."
+    )
 
 
 def _table(record: "BundleRecord", evaluation: Evaluation | None) -> str:

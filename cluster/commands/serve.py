@@ -77,7 +77,7 @@ def serve(
     """
     import os
 
-    from cluster.home import keys_file, mlflow_uri, serving_folder
+    from cluster.home import have_face_model, keys_file, mlflow_uri, serving_folder
     from cluster.launch import connect_ray, disconnect_ray
     from cluster.terminal import console
     from cluster.waiting import wait_for_stop
@@ -118,6 +118,7 @@ def serve(
         jobs_folder=serving_folder() / "jobs",
         jobs=JobLimits(keep_results_s=keep_results_h * 3600),
     )
+    have_face_model(console.print)
     connect_ray(address, num_cpus=max(4, os.cpu_count() or 1))
     with console.status("starting the endpoint") as status:
         url = start_service(registered, host=host, port=port, settings=settings, tls=tls, progress=status.update)
@@ -200,7 +201,7 @@ def score(
     """
     from data_shards.datasets.sidecar_files import transcript_beside
     from data_shards.errors import ClipError, ConfigError
-    from serving.answer import Answer
+    from serving.answer import in_words, timeline_in_words
 
     if transcript and len(files) > 1:
         raise ConfigError("--transcript is of one clip; name one FILE, or lay transcripts beside the files under their names")
@@ -217,11 +218,10 @@ def score(
             continue
         if as_json:
             click.echo(json.dumps({"file": str(path), **answer.model_dump(mode="json")}))
-        elif not isinstance(answer, Answer):
-            click.echo(f"{path}: {answer.status.replace('_', ' ')}, so no score")
         else:
-            chances = ", ".join(f"{name} {chance:.0%}" for name, chance in answer.probabilities.items())
-            click.echo(f"{path}: {answer.level}, score {answer.score:+.2f} ({chances})")
+            click.echo(f"{path}: {in_words(answer)}")
+            for line in timeline_in_words(answer):
+                click.echo(f"  {line}")
     if failures:
         raise ClipError(f"{failures} of {len(files)} files could not be scored")
 
@@ -235,9 +235,12 @@ def _scorer(
 
         client = Client(model, key, verify=ca)
         return client.model(), client.score
-    from cluster.home import mlflow_uri
-    from serving.predictor import Predictor
+    from cluster.home import have_face_model, mlflow_uri
+    from serving.predictor import Predictor, check_servable
     from training.registry import resolve
 
-    predictor = Predictor(resolve(model, mlflow_uri()), allow_emotion=allow_emotion)
+    registered = resolve(model, mlflow_uri())
+    check_servable(registered, allow_emotion=allow_emotion)
+    have_face_model(lambda sentence: click.echo(sentence, err=True))
+    predictor = Predictor(registered, allow_emotion=allow_emotion)
     return predictor.info, lambda path, transcript: predictor.score_file(path, transcript=transcript)

@@ -17,6 +17,7 @@ import pytest
 from cluster.command_line import rapt
 from data_shards.manifest import Manifest
 from tests.conftest import ROOT
+from tests.tiles import plain, write_clip
 
 
 def rapt_run(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -253,6 +254,22 @@ def test_scores_without_a_server_name_each_bad_file_and_go_on(tiny_bundle: Path,
     assert "2 of 3 files could not be scored" in result.stderr
     assert ["error" in line for line in lines] == [True, False, True]
     assert lines[1]["level"] in ("very low", "low", "high", "very high")
+
+
+def test_scores_are_sentences_and_a_longer_clip_has_a_line_a_window(tiny_bundle: Path, real_data: Path, tmp_path: Path) -> None:
+    black = write_clip(tmp_path / "black.mp4", [plain((0, 0, 0))] * 20)
+    videos = [real_data / "videos" / name for name in ("no_face.mp4", "rot_0.mov", "WolfgangLanger_Pexels.mp4")]
+    face_model = {"RAPT_FACE_LANDMARKER": str(real_data / "models" / "face_landmarker.task")}
+    result = rapt_run("score", tiny_bundle, black, *videos, **face_model)
+    assert (result.returncode, result.stderr) == (0, "")
+    notice, dark, nobody, short, whole, first, second = result.stdout.splitlines()
+    assert notice.startswith("what the model was trained on: simulated")
+    assert dark == f"{black}: the camera is off, so no score"
+    assert nobody.endswith(": nobody's face is in view, so no score")
+    assert short.endswith(": too short, 0.1 s of at least 1 s, so no score")
+    assert re.search(r": (very )?(low|high), score [+-]\d\.\d\d \(very low \d+%", whole)
+    assert re.fullmatch(r"  0 to 10 s: (very )?(low|high), score [+-]\d\.\d\d", first)
+    assert second.startswith("  10 to 19.6863 s: ")
 
 
 def test_train_local_and_evaluate(simulated_shards: tuple[Path, Manifest], tmp_path: Path) -> None:

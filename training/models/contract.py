@@ -91,6 +91,12 @@ class EngagementModel(nn.Module):
     def begin_parts(self, fresh: Sequence[str]) -> None:
         """Set the first values of parts that an earlier model did not have; fresh: their weights' names."""
 
+    @property
+    def places(self) -> nn.Module | None:
+        """The last layer that keeps the picture's places, with an output (B x T, channels, rows, columns): what Grad-CAM looks
+        at. None where the model reads no frames."""
+        return None
+
     def prepared(self, inputs: ClipInputs) -> ClipInputs:
         """What follows from a batch without any weight, done once for a model and its copies; `forward` takes both."""
         return inputs

@@ -59,6 +59,11 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    @property
+    def last_stage(self) -> nn.Module:
+        """What the mean over places is taken of."""
+        return self.get_submodule(f"layer{self.stages}")
+
     def forward(self, frames_NCHW: Tensor) -> Tensor:
         out = self.maxpool(self.relu(self.bn1(self.conv1(frames_NCHW))))
         for stage in range(1, self.stages + 1):

@@ -33,6 +33,10 @@ class ResNetMean(EngagementModel):
         self.resnet = settings.build()
         self.head = nn.Linear(self.resnet.num_features, num_levels)
 
+    @property
+    def places(self) -> nn.Module:
+        return self.resnet.last_stage
+
     def forward(self, inputs: ClipInputs) -> ModelOutput:
         embedding_BE = frame_features(self.resnet, inputs.frames_BTCHW).mean(dim=1)
         return ModelOutput(logits_BK=self.head(embedding_BE), embedding_BE=embedding_BE)

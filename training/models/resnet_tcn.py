@@ -57,6 +57,10 @@ class ResNetTcn(EngagementModel):
         self.tcn = TemporalConvNet(self.resnet.num_features, settings.hidden, settings.levels, settings.kernel, settings.dropout)
         self.head = nn.Linear(settings.hidden, num_levels)
 
+    @property
+    def places(self) -> nn.Module:
+        return self.resnet.last_stage
+
     def forward(self, inputs: ClipInputs) -> ModelOutput:
         features_BTF = frame_features(self.resnet, inputs.frames_BTCHW)
         hidden_BEL = self.tcn(features_BTF.transpose(1, 2), inputs.draw_keys_B)
