@@ -26,7 +26,7 @@ __all__ = ["LONGEST_S", "UPLOAD_LIMITS", "DecodeChild"]
 
 UPLOAD_LIMITS = DecodeLimits(max_duration_s=600.0, max_frames=60_000)
 # the largest upload is a file of its scratch folder
-_FRAMES = Bounds(memory_bytes=3 << 30)
+_FRAMES = Bounds(memory_bytes=6 << 30)  # of addresses: MediaPipe reserves 2 GiB
 _WITH_EXTRACTORS = Bounds(memory_bytes=12 << 30)  # of addresses: weights, and what torch and MediaPipe reserve
 _WITH_PROGRAMS = Bounds(memory_bytes=12 << 30, file_bytes=256 << 20, scratch_bytes=512 << 20, runs_programs=True)
 _START_S = 300.0

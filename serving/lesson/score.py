@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data_shards.errors import ClipError
 from data_shards.extraction.clip_sample import ClipSample
+from data_shards.extraction.look import Look
 from data_shards.face_model import face_model_path
 from data_shards.sample import Sample
 from serving.answer import AnyAnswer, Window
@@ -119,7 +120,9 @@ def _clips(message: WindowSeen, blobs: tuple[bytes, ...]) -> dict[int, ClipSampl
         members = dict(zip(seen.members, blobs[at : at + len(seen.members)], strict=True))
         at += len(members)
         if members:
-            clips[seen.track] = ClipSample(Sample.from_members(members, origin="a window"), seen.lacking)
+            clips[seen.track] = ClipSample(
+                Sample.from_members(members, origin="a window"), seen.lacking, Look(seen.face_share, camera_off=False)
+            )
     return clips
 
 
