@@ -59,16 +59,13 @@ def test_two_processes_write_to_one_and_no_line_is_torn(tmp_path: Path) -> None:
 
 
 def test_a_file_that_another_moved_in_the_same_moment_is_not_moved_again(tmp_path: Path) -> None:
-    quick, late = AuditLog(tmp_path, max_bytes=10), AuditLog(tmp_path, max_bytes=10)
+    quick, late = AuditLog(tmp_path, max_bytes=10), AuditLog(tmp_path, max_bytes=10_000)
     quick.write(line("first"))
     quick.write(line("second"))
     late._rotate()  # it saw the first file full just before it was moved
     late.write(line("third"))
-    assert [ids(tmp_path / name) for name in (f"{AUDIT_FILE}.2", f"{AUDIT_FILE}.1", AUDIT_FILE)] == [
-        ["first"],
-        ["second"],
-        ["third"],
-    ]
+    assert ids(tmp_path / f"{AUDIT_FILE}.1") == ["first"]
+    assert ids(tmp_path / AUDIT_FILE) == ["second", "third"]
     quick.close()
     late.close()
 
