@@ -12,6 +12,7 @@ from cluster.commands.jobs import jobs
 from cluster.commands.keys import keys
 from cluster.commands.local_cluster import cluster
 from cluster.commands.models import lineage, promote
+from cluster.commands.report import report
 from cluster.commands.reproduce import reproduce
 from cluster.commands.runs import runs
 from cluster.commands.serve import score, serve
@@ -56,6 +57,7 @@ for command in (
     reproduce,
     serve,
     score,
+    report,
     keys,
 ):
     rapt.add_command(command)

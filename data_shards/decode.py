@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ _CONTAINERS: tuple[tuple[int, bytes], ...] = (
 
 _HEADERS_BYTES = 2**20
 _NO_INDEX = (b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3")
+_MATROSKA = b"\x1a\x45\xdf\xa3"
 _TIE_S = 0.001
 _ROTATING_FORMATS = ("mov", "matroska")  # ffmpeg's names of the containers that can say "turn me"
 _RGBA_WIDTHS = frozenset({16, 24, 48, 72})  # decord 0.6.0 gives four channels at these widths and fails: its issues 93, 336
@@ -262,10 +264,22 @@ def decoding(path: Path) -> Iterator[None]:
 
 
 def has_no_index(path: Path) -> bool:
-    """Whether the container is an MPEG program or transport stream, or bare MPEG video."""
+    """Whether the container is an MPEG program or transport stream, bare MPEG video, or a WebM without a duration in its
+    header or with a single frame: browsers write such as they record, and decord 0.6.0 takes them for damaged."""
     with path.open("rb") as file:
         head = file.read(4)
-    return head[:1] == b"\x47" or head in _NO_INDEX
+    return head[:1] == b"\x47" or head in _NO_INDEX or (head == _MATROSKA and not _can_be_measured(path))
+
+
+def _can_be_measured(path: Path) -> bool:
+    import av
+
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            packets = (packet for packet in container.demux(video=0) if packet.size)
+            return container.duration is not None and len(list(islice(packets, 2))) == 2
+    except av.error.FFmpegError:
+        return False  # whoever reads it in order says what is wrong with it
 
 
 def _undecodable(path: Path, error: Exception) -> ClipError:

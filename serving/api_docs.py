@@ -25,6 +25,7 @@ def docs_page(schema: dict[str, Any]) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{_text(info["title"])}: the HTTP interface</title>
 <link rel="icon" href="data:,">
+<link rel="stylesheet" href="/page/levels.css">
 <link rel="stylesheet" href="/page/page.css">
 </head>
 <body>

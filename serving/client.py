@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from data_shards.errors import ClipError, ConfigError, RaptError, ServiceError
 from data_shards.schema import first_problem
-from serving.answer import AnyAnswer, ModelInfo
+from serving.answer import AnyAnswer, Explanation, ModelInfo
 from serving.lesson.record import LessonResult
 
 __all__ = ["Client", "JobStatus"]
@@ -98,11 +98,9 @@ class Client:
         """The answer to a clip; transcript: what is said in it. ClipError where it cannot be used."""
         return self._read(_ANSWER.validate_json, self._send_clip("/v1/score", path, transcript))
 
-    def explain(self, path: Path, at_s: float) -> dict[str, Any]:
-        """Where the model looked at a moment of a clip: the endpoint's JSON. ClipError where the model reads no frames."""
-        content = self._send_clip("/v1/explain", path, None, params={"at_s": at_s}).json()
-        assert isinstance(content, dict)
-        return content
+    def explain(self, path: Path, at_s: float) -> Explanation:
+        """Where the model looked at a moment of a clip. ClipError where the model reads no frames."""
+        return self._read(Explanation.model_validate_json, self._send_clip("/v1/explain", path, None, params={"at_s": at_s}))
 
     def submit_lesson(
         self, path: Path, progress: Callable[[int, int], None] | None = None, *, job_id: str | None = None

@@ -14,7 +14,7 @@ from typing import Any
 from data_shards.errors import ModelError, RaptError, ServiceError
 from data_shards.extraction.clip_sample import ClipSample
 from data_shards.simulation import SimulationSettings, generate
-from serving.answer import AnyAnswer
+from serving.answer import AnyAnswer, Explanation
 from serving.endpoint_settings import EndpointSettings
 from serving.predictor import check_servable
 from serving.scoring import Deadline, ServedModel
@@ -72,6 +72,13 @@ class HandleScoring:
             for clip, answer in zip(clips, answers, strict=True):
                 self.shadow.offer(clip, answer, model.recipe)
         return answers
+
+    async def explain(self, clip: ClipSample, at_s: float, model: ServedModel, deadline: Deadline) -> Explanation:
+        registered = self._registered[model.key]
+        explanation: Explanation = await self._call(
+            self._scorers.explain, clip, at_s, registered, deadline=deadline, what="clips to score"
+        )
+        return explanation
 
     def warning(self) -> str:
         shadow = self.shadow.warning if self.shadow else ""

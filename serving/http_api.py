@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Header
+from fastapi import FastAPI, Header, Query
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from data_shards.errors import ClipError, RaptError, ServiceError
 from serving.access.audit_log import AuditLog
 from serving.access.guard import AccessGuard
-from serving.answer import AnyAnswer, ModelInfo
+from serving.answer import AnyAnswer, Explanation, ModelInfo
 from serving.api_docs import docs_page
 from serving.client_presence import while_present
 from serving.clip_form import CLIP_FORM, ClipForm, read_clip_form
@@ -38,7 +38,8 @@ __all__ = ["MAX_UPLOAD_S", "build_app"]
 MAX_UPLOAD_S = AppSettings().upload_s
 _RETRY_AFTER_S = 5
 _PAGE = Path(__file__).parent / "page"
-_ASSETS = {"page.js": "text/javascript", "page.css": "text/css"}
+_SCRIPTS = ("ask.js", "clip.js", "lesson.js", "live.js", "look.js", "page.js", "timeline.js", "upload.js")
+_ASSETS = {**dict.fromkeys(_SCRIPTS, "text/javascript"), "levels.css": "text/css", "page.css": "text/css"}
 _CORS_HEADERS = ("Authorization", "X-API-Key", "X-Rapt-Deadline-S", "Upload-Offset", "Content-Type")
 _READ_HEADERS = ("Retry-After", "X-Request-Id", "WWW-Authenticate")
 AskedSeconds = Annotated[float | None, Header(gt=0, allow_inf_nan=False, description="Answer within so many seconds, or refuse")]
@@ -117,6 +118,19 @@ def _add_scoring(app: FastAPI, scoring: Scoring, settings: AppSettings, metrics:
             answer = await while_present(request, _score(scoring, form, deadline, metrics))
         metrics.scored(answer.status)
         return answer
+
+    @app.post("/v1/explain", responses=problems(400, 408, 413, 415, 422, 503), openapi_extra=dict(CLIP_FORM))
+    async def explain(
+        request: Request,
+        at_s: Annotated[float, Query(ge=0, le=86_400, allow_inf_nan=False, description="Seconds from the clip's start")],
+        x_rapt_deadline_s: AskedSeconds = None,
+    ) -> Explanation:
+        """Where the model looked at a moment of the clip (Grad-CAM), as numbers. 422 where it reads no frames."""
+        deadline = _deadline(request, settings, x_rapt_deadline_s)
+        with places.upload():
+            form = await _received(request, deadline, metrics)
+        with places.clip():
+            return await while_present(request, _explain(scoring, form, at_s, deadline))
 
 
 def _add_service(app: FastAPI, scoring: Scoring, metrics: Metrics) -> None:
@@ -248,3 +262,9 @@ async def _score(scoring: Scoring, form: ClipForm, deadline: Deadline, metrics: 
     metrics.took("model", total_s - decode_s)
     metrics.took("total", total_s)
     return answer
+
+
+async def _explain(scoring: Scoring, form: ClipForm, at_s: float, deadline: Deadline) -> Explanation:
+    model = scoring.current()
+    clip = await scoring.decode(form.clip, form.transcript, model, deadline)
+    return await scoring.explain(clip, at_s, model, deadline)

@@ -90,13 +90,13 @@ class Predictor:
 
     def score(self, clip: ClipSample, *, decode_ms: float = 0.0) -> AnyAnswer:
         """Score one clip; decode_ms is what its decoding took. ClipError where it lacks what the model cannot do without."""
-        return self.score_many([clip], decode_ms=decode_ms)[0]
+        return self.score_many([clip], decode_ms=[decode_ms])[0]
 
-    def score_many(self, clips: Sequence[ClipSample], *, decode_ms: float = 0.0) -> list[AnyAnswer]:
+    def score_many(self, clips: Sequence[ClipSample], *, decode_ms: Sequence[float] = ()) -> list[AnyAnswer]:
         """The answer to each clip, in order; clips and windows whose inputs have one shape go through the model together.
 
-        The same as one by one, but for the rounding of sums (1e-5 of a probability). ClipError where one of them lacks what
-        the model cannot do without. timings.model_ms is that of all together, for which each has waited.
+        decode_ms: what each one's decoding took. The same as one by one, but for the rounding of sums (1e-5 of a probability).
+        ClipError where one of them lacks what the model cannot do without. timings.model_ms is that of all together, for which each has waited.
         """
         begun_s = time.perf_counter()
         for clip in clips:
@@ -106,8 +106,8 @@ class Predictor:
         scored = [number for number, answer in enumerate(answers) if answer is None]
         chances = self._chances([sample for number in scored for sample in _samples_to_score(clips[number])])
         model_ms = (time.perf_counter() - begun_s) * 1000
-        timings = Timings(decode_ms=round(decode_ms, 2), model_ms=round(model_ms, 2), total_ms=round(decode_ms + model_ms, 2))
         for number in scored:
+            timings = _timings(decode_ms[number] if decode_ms else 0.0, model_ms)
             answers[number] = self._answer(clips[number], looks[number], chances, timings)
         return [answer for answer in answers if answer is not None]
 
@@ -208,6 +208,10 @@ def _shape_of(sample: Sample, read: Sequence[str]) -> object:
 def _num_pixels(sample: Sample, read: Sequence[str]) -> int:
     frames, height_px, width_px, _ = sample.frame_shape() if FRAMES in read else (1, 256, 256, 3)
     return frames * height_px * width_px
+
+
+def _timings(decode_ms: float, model_ms: float) -> Timings:
+    return Timings(decode_ms=round(decode_ms, 2), model_ms=round(model_ms, 2), total_ms=round(decode_ms + model_ms, 2))
 
 
 def servable_extractors(record: BundleRecord) -> Extractors:

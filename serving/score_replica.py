@@ -3,6 +3,7 @@
 import asyncio
 import os
 import tempfile
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ import torch
 
 from data_shards.errors import RaptError
 from data_shards.extraction.clip_sample import ClipSample
-from serving.answer import AnyAnswer
+from serving.answer import AnyAnswer, Explanation
 from serving.batching import Batcher
 from serving.endpoint_settings import EndpointSettings
+from serving.gradcam import where_it_looked
 from serving.predictor import Predictor
 from serving.scoring import Deadline, ServedModel
 from training.registry import RegisteredModel, resolve
@@ -67,6 +69,10 @@ class ScoreReplica:
         """The clip's answer by that version. ClipError where the clip lacks what the model reads."""
         return await self._batcher.ask(_Waiting(clip, registered, deadline, decode_ms))
 
+    async def explain(self, clip: ClipSample, at_s: float, registered: RegisteredModel) -> Explanation:
+        """Where that version looked at a moment of the clip."""
+        return await asyncio.to_thread(lambda: where_it_looked(self._predictor(registered), clip, at_s))
+
     async def batch_sizes(self) -> dict[int, int]:
         """How many batches of each size were scored."""
         return dict(self._batcher.sizes)
@@ -86,7 +92,13 @@ class ScoreReplica:
             predictor = self._predictor(batch[0].registered)
         except RaptError as error:
             return [error] * len(batch)
-        return [_answer(predictor, each) for each in batch]  # Predictor.score_many takes this line's place
+        if any(each.deadline.at_s <= time.time() for each in batch):
+            return [_answer(predictor, each) for each in batch]
+        try:
+            clips, decode_ms = [each.clip for each in batch], [each.decode_ms for each in batch]
+            return list(predictor.score_many(clips, decode_ms=decode_ms))
+        except RaptError:  # one of them: which, is found one by one
+            return [_answer(predictor, each) for each in batch]
 
     def _predictor(self, registered: RegisteredModel) -> Predictor:
         """The version's predictor. Loading one holds up nobody who asks for another."""

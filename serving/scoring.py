@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from data_shards.errors import ServiceError
 from data_shards.extraction.clip_sample import ClipRecipe, ClipSample
-from serving.answer import AnyAnswer, ModelInfo
+from serving.answer import AnyAnswer, Explanation, ModelInfo
 from serving.decode_child import DecodeChild
 
 if TYPE_CHECKING:
@@ -67,6 +67,10 @@ class Scoring(Protocol):
         """The answer to each clip, in order. ClipError where one lacks what the model cannot do without."""
         ...
 
+    async def explain(self, clip: ClipSample, at_s: float, model: ServedModel, deadline: Deadline) -> Explanation:
+        """Where the model looked at_s seconds into the clip. ClipError where it reads no frames."""
+        ...
+
     def warning(self) -> str:
         """What its operator should mend although it answers, "" for nothing: /readyz shows it."""
         ...
@@ -107,7 +111,13 @@ class LocalScoring:
         self, clips: Sequence[ClipSample], model: ServedModel, deadline: Deadline, *, decode_ms: float = 0.0
     ) -> list[AnyAnswer]:
         async with _until(deadline):
-            return await asyncio.to_thread(lambda: self._predictor.score_many(clips, decode_ms=decode_ms))
+            return await asyncio.to_thread(lambda: self._predictor.score_many(clips, decode_ms=[decode_ms] * len(clips)))
+
+    async def explain(self, clip: ClipSample, at_s: float, model: ServedModel, deadline: Deadline) -> Explanation:
+        from serving.gradcam import where_it_looked
+
+        async with _until(deadline):
+            return await asyncio.to_thread(where_it_looked, self._predictor, clip, at_s)
 
     def warning(self) -> str:
         return ""

@@ -31,7 +31,7 @@ IMPORTERS = {
     "sklearn": {"training/reproduction/regressors.py"},
     "threadpoolctl": {"training/reproduction/regressors.py"},
     "imagehash": {"data_shards/audit/frame_hash.py"},
-    "jinja2": {"data_shards/browse/page.py"},
+    "jinja2": {"data_shards/browse/page.py", "serving/report/page.py"},
     "parselmouth": {"data_shards/extraction/acoustics.py"},
     "cv2": {"data_shards/extraction/flow.py"},
     "transformers": {"data_shards/extraction/hugging_face.py"},

@@ -1,9 +1,10 @@
 """`rapt shards cut`."""
 
-import re
 from pathlib import Path
 
 import click
+
+from cluster.commands.options import seconds_of
 
 __all__ = ["cut"]
 
@@ -67,7 +68,7 @@ def cut(
     try:
         settings = CutSettings.model_validate(
             {
-                "every_s": _seconds(every),
+                "every_s": None if every is None else seconds_of("--every", every),
                 "min_s": min_seconds,
                 "max_s": max_seconds,
                 "min_face": min_face,
@@ -91,15 +92,3 @@ def cut(
     )
     if summary.num_left_out:
         console.print(f"{summary.num_left_out} left out, each with its reason in {out / 'rejects.jsonl'}", style="yellow")
-
-
-def _seconds(every: str | None) -> float | None:
-    """`10s`, `10` or `1.5m` as seconds; ConfigError on anything else."""
-    from data_shards.errors import ConfigError
-
-    if every is None:
-        return None
-    match = re.fullmatch(r"(\d{1,5}(?:\.\d{1,3})?)\s*(s|m)?", every.strip(), flags=re.ASCII)
-    if match is None:
-        raise ConfigError(f"--every {every[:40]}: not a length of time; e.g. --every 10s")
-    return float(match[1]) * (60 if match[2] == "m" else 1)

@@ -1,6 +1,7 @@
 """Options that several commands share, and what they stand for."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from data_shards.building.shard_work import WriteShards
 
-__all__ = ["cache_option", "emotion_option", "job_address_option", "shard_writer"]
+__all__ = ["cache_option", "emotion_option", "job_address_option", "seconds_of", "shard_writer"]
 
 cache_option = click.option(
     "--cache-gib",
@@ -28,6 +29,16 @@ job_address_option = click.option(
     metavar="URL",
     help="The cluster's dashboard, http://HOST:8265. [default: RAPT_RAY_ADDRESS, RAY_ADDRESS, or the one of `rapt cluster up`]",
 )
+
+
+def seconds_of(option: str, text: str) -> float:
+    """`10s`, `10` or `1.5m` as seconds; ConfigError, which names the option, on anything else."""
+    from data_shards.errors import ConfigError
+
+    match = re.fullmatch(r"(\d{1,5}(?:\.\d{1,3})?)\s*(s|m)?", text.strip(), flags=re.ASCII)
+    if match is None:
+        raise ConfigError(f"{option} {text[:40]}: not a length of time; e.g. {option} 10s")
+    return float(match[1]) * (60 if match[2] == "m" else 1)
 
 
 @contextmanager

@@ -133,7 +133,8 @@ def _add_results(router: APIRouter, jobs: JobRunner, owner_of: Callable[..., Any
         lesson = jobs.store.result(jobs.store.get(job_id, owner))
         from serving.report import lesson_page  # type: ignore[import-not-found,unused-ignore]
 
-        return HTMLResponse(lesson_page(lesson))
+        # saved, not shown: its style is in it, which the policy of what this service shows forbids
+        return HTMLResponse(lesson_page(lesson), headers={"Content-Disposition": 'attachment; filename="lesson.html"'})
 
 
 class _Route(APIRoute):

@@ -96,6 +96,35 @@ def test_a_stream_without_an_index_is_sampled_evenly(tmp_path: Path, container: 
     assert decode_clip(path, num_frames=4, frame_size=same_size).num_frames < 40
 
 
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_what_a_browser_recorded_has_no_duration_in_its_header_and_is_sampled_evenly(tmp_path: Path, codec: str) -> None:
+    path = tmp_path / "a.webm"
+    with av.open(str(path), "w", options={"live": "1"}) as output:  # the muxer then cannot go back to write a duration
+        stream = output.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(40):
+            pixels = np.full((48, 64, 3), 10 + 6 * number, np.uint8)
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        assert container.duration is None
+    clip = decode_clip(path, num_frames=8, frame_size=same_size)
+    assert frame_numbers(clip.frames_THWC) == [2, 7, 12, 17, 22, 27, 32, 37]
+    assert clip.duration_s == pytest.approx(1.6, abs=0.01)
+
+
+def test_a_recording_of_one_frame_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.webm"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libvpx", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        output.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 70, np.uint8), format="rgb24")))
+        output.mux(stream.encode(None))
+    clip = decode_clip(path, num_frames=3, frame_size=same_size)
+    assert frame_numbers(clip.frames_THWC) == [10, 10, 10]
+    assert (clip.num_frames, clip.duration_s) == (1, 0.04)
+
+
 @pytest.mark.parametrize(("name", "quarter_turns"), [("rot_0.mov", 0), ("rot_90.mov", 3), ("rot_180.mov", 2)])
 def test_rotated_recordings_come_out_upright(real_data: Path, name: str, quarter_turns: int) -> None:
     path = real_data / "videos" / name

@@ -202,7 +202,7 @@ def test_the_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
 
 
 def test_the_page_takes_a_transcript_where_the_model_reads_speech_and_says_what_is_lacking(client: TestClient) -> None:
-    page, script = client.get("/").text, client.get("/page/page.js").text
+    page, script = client.get("/").text, client.get("/page/clip.js").text
     assert '<label for="transcript">' in page
     assert 'form.append("transcript", words)' in script
     assert 'reads.includes("speech")' in script
