@@ -4,7 +4,6 @@ What the child says comes as bytes that are parsed and checked (`serving/lesson/
 """
 
 import multiprocessing
-import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -15,6 +14,7 @@ from data_shards.extraction.clip_sample import ClipRecipe, load_extractors
 from data_shards.gallery.faces import FaceFinder
 from data_shards.gallery.recording import open_recording
 from data_shards.worker_pool import end_with_parent, ignore_interrupts, killed_with_parent
+from serving.confine import Bounds, confine, seal
 from serving.lesson.messages import Failed, packed, unpacked
 from serving.lesson.watch import LessonSettings, Told, Watch
 from serving.lesson.watch_state import WatchState
@@ -89,9 +89,10 @@ class WatchChild:
 
 def _watch(connection: Connection, order: WatchOrder) -> None:
     """In the child."""
-    _confine(_WITH_EXTRACTORS_BYTES if order.recipe.extractors else _MEMORY_BYTES)
+    bounds = Bounds(memory_bytes=_WITH_EXTRACTORS_BYTES if order.recipe.extractors else _MEMORY_BYTES)
+    _hold(bounds, order)
     try:
-        for message, blobs in _told(order):
+        for message, blobs in _told(order, bounds):
             connection.send_bytes(packed(message, blobs))
     except BrokenPipeError:
         return  # nobody listens any more
@@ -105,7 +106,7 @@ def _watch(connection: Connection, order: WatchOrder) -> None:
         connection.send_bytes(packed(Failed(of_recording=True, sentence=sentence)))
 
 
-def _told(order: WatchOrder) -> Iterator[Told]:
+def _told(order: WatchOrder, bounds: Bounds) -> Iterator[Told]:
     recording = open_recording(order.path)
     state = WatchState.from_bytes(order.state, origin="watch.json") if order.state else None
     with FaceFinder(order.face_model) as finder:
@@ -113,13 +114,16 @@ def _told(order: WatchOrder) -> Iterator[Told]:
         if order.recipe.extractors:
             load_extractors(order.recipe)
             clips = ClipsOfWindows(recording, order.recipe, order.scratch, state=state)
+        seal(bounds)
         yield from Watch(recording, order.recipe, finder.find, order.settings, state=state, clips=clips)
 
 
-def _confine(memory_bytes: int) -> None:
-    """Bounds on memory, no core files, no files but small ones, and an end with its parent, however that ends."""
+def _hold(bounds: Bounds, order: WatchOrder) -> None:
+    """No network, few rights, nothing written but clips for extractors below scratch, and an end with its parent.
+
+    numpy's threads are here already, so the kernel gives no namespaces: the filter of its calls alone keeps it off the network.
+    """
     ignore_interrupts()
     killed_with_parent()()
+    confine(bounds, order.scratch if order.recipe.extractors else None)
     end_with_parent()
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -225,7 +225,7 @@ def test_a_child_that_cannot_load_what_it_needs_is_an_error_each_time(clip: Path
 
 def test_the_openapi_description_names_every_route(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/v1/score", "/v1/model", "/healthz", "/readyz", "/metrics"}
+    assert set(paths) == {"/v1/score", "/v1/explain", "/v1/model", "/healthz", "/readyz", "/metrics"}
 
 
 def test_a_clip_that_takes_too_long_is_given_up_and_the_child_comes_back(clip: Path, tmp_path: Path) -> None:
