@@ -19,7 +19,7 @@ from benchmarks.lesson_recording import Scene, grid, longer, write_gallery
 from benchmarks.measure import console, machine, save
 from benchmarks.training_sets import frame_shards
 from data_shards.face_model import face_model_path
-from serving.decode_child import DecodeChild
+from serving.confined.decode_child import DecodeChild
 from serving.lesson.record import LessonResult
 from serving.lesson.score import score_lesson
 from serving.predictor import Predictor

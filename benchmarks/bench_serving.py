@@ -33,9 +33,9 @@ from cluster.launch import connect_ray, disconnect_ray
 from data_shards.extraction.clip_sample import clip_sample
 from data_shards.listing import ENGAGEMENT_LEVELS
 from data_shards.preprocess import PreprocessConfig
-from serving.endpoint_settings import EndpointSettings
 from serving.predictor import Predictor
-from serving.score_replica import ScoreReplica
+from serving.replicas.endpoint_settings import EndpointSettings
+from serving.replicas.score_replica import ScoreReplica
 from serving.scoring import Deadline
 from serving.service import start_service, stop_service
 from training.bundle import BUNDLE_VERSION, BundleRecord, save_bundle

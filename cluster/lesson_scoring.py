@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from data_shards.errors import ConfigError
 from data_shards.schema import first_problem
-from serving.decode_child import DecodeChild
+from serving.confined.decode_child import DecodeChild
 from serving.lesson.record import LessonResult
 from serving.lesson.score import score_lesson
 from serving.lesson.watch import LessonSettings

@@ -96,7 +96,8 @@ class Predictor:
         """The answer to each clip, in order; clips and windows whose inputs have one shape go through the model together.
 
         decode_ms: what each one's decoding took. The same as one by one, but for the rounding of sums (1e-5 of a probability).
-        ClipError where one of them lacks what the model cannot do without. timings.model_ms is that of all together, for which each has waited.
+        ClipError where one of them lacks what the model cannot do without. timings.model_ms is that of all together, for which
+        each has waited.
         """
         begun_s = time.perf_counter()
         for clip in clips:

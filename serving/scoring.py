@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from data_shards.errors import ServiceError
 from data_shards.extraction.clip_sample import ClipRecipe, ClipSample
 from serving.answer import AnyAnswer, Explanation, ModelInfo
-from serving.decode_child import DecodeChild
+from serving.confined.decode_child import DecodeChild
 
 if TYPE_CHECKING:
     from serving.predictor import Predictor  # with all models' code, which a process that only decodes does without

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from data_shards.errors import ModelError, ServiceError
-from serving.deployments import EndpointState, Stopping, application
-from serving.endpoint_settings import EndpointSettings, TlsFiles
 from serving.predictor import check_servable
-from serving.score_replica import model_key
+from serving.replicas.deployments import EndpointState, Stopping, application
+from serving.replicas.endpoint_settings import EndpointSettings, TlsFiles
+from serving.replicas.score_replica import model_key
 from training.registry import RegisteredModel
 
 __all__ = ["build_service", "check_port", "drain_service", "service_state", "start_service", "stop_service"]
@@ -69,8 +69,8 @@ def _deploy(registered: RegisteredModel, *, host: str, port: int, settings: Endp
     from ray import serve
     from ray.serve.config import HTTPOptions
 
-    from serving.decode_child import LONGEST_S
-    from serving.http_api import MAX_UPLOAD_S
+    from serving.confined.decode_child import LONGEST_S
+    from serving.http.http_api import MAX_UPLOAD_S
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # importing Serve has set its own
     request_s = MAX_UPLOAD_S + LONGEST_S + 10  # so that it is our sentence that tells of a clip that takes too long

@@ -12,8 +12,8 @@ import yaml
 
 from cluster.command_line import rapt
 from data_shards.errors import ConfigError, ServiceError
-from serving.decode_child import LONGEST_S
-from serving.http_api import MAX_UPLOAD_S
+from serving.confined.decode_child import LONGEST_S
+from serving.http.http_api import MAX_UPLOAD_S
 from serving.service import build_service
 from tests.conftest import ROOT
 from training.config import stages_with_settings

@@ -82,11 +82,12 @@ def serve(
     from cluster.terminal import console
     from cluster.waiting import wait_for_stop
     from data_shards.errors import ConfigError
-    from serving.endpoint_settings import EndpointSettings, TlsFiles, check_exposure
+    from serving.access.keys import read_keys
+    from serving.http.settings import AppSettings
     from serving.jobs.record import JobLimits
     from serving.predictor import check_servable
-    from serving.service import check_port, drain_service, start_service, stop_service
-    from serving.settings import AppSettings
+    from serving.replicas.endpoint_settings import EndpointSettings, TlsFiles, check_exposure
+    from serving.service import check_port, drain_service, service_state, start_service, stop_service
     from training.registry import resolve
 
     if (tls_cert is None) != (tls_key is None):
@@ -124,6 +125,9 @@ def serve(
         url = start_service(registered, host=host, port=port, settings=settings, tls=tls, progress=status.update)
     version = f" version {registered.version}" if registered.version else ""
     console.print(f"{registered.name}{version} answers at {url} (page), {url}/v1/score (clips); Ctrl-C stops it")
+    console.print(service_state().held, style="dim")
+    if app.require_keys and not read_keys(keys_file()).keys:
+        console.print("nobody has a key yet, so nobody is answered: `rapt keys create NAME` makes one", style="yellow")
     wait_for_stop(_teller())
     with console.status("answering requests under way; Ctrl-C again ends at once"):
         stopping = drain_service(settings)

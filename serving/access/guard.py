@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from data_shards.errors import ConfigError
 from serving.access.keys import KeyRecord, Keyring, KeyScope, utc_now
 from serving.access.limits import Limits
-from serving.request_facts import OPEN_ROUTES, facts_of, path_of
-from serving.settings import AppSettings
+from serving.http.request_facts import OPEN_ROUTES, facts_of, path_of
+from serving.http.settings import AppSettings
 
 __all__ = ["AccessGuard"]
 

@@ -14,7 +14,7 @@ from data_shards.extraction.clip_sample import ClipRecipe, load_extractors
 from data_shards.gallery.faces import FaceFinder
 from data_shards.gallery.recording import open_recording
 from data_shards.worker_pool import end_with_parent, ignore_interrupts, killed_with_parent
-from serving.confine import Bounds, confine, seal
+from serving.confined.confine import Bounds, confine, seal
 from serving.lesson.messages import Failed, packed, unpacked
 from serving.lesson.watch import LessonSettings, Told, Watch
 from serving.lesson.watch_state import WatchState

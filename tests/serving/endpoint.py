@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from fastapi.testclient import TestClient
 
-from serving.decode_child import DecodeChild
-from serving.http_api import build_app
+from serving.confined.decode_child import DecodeChild
+from serving.http.http_api import build_app
 from serving.predictor import Predictor
 from serving.scoring import LocalScoring
 

@@ -7,7 +7,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from serving.decode_child import DecodeChild
+from serving.confined.decode_child import DecodeChild
 from serving.lesson.score import score_lesson
 from serving.lesson.watch import LessonSettings
 from serving.predictor import Predictor

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_shards.errors import ModelError
-from serving.alias_watch import AliasWatch
+from serving.replicas.alias_watch import AliasWatch
 from tests.serving.versions import holds, register_version
 from training.registry import RegisteredModel, resolve
 

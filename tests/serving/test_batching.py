@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from serving.batching import Batcher
+from serving.replicas.batching import Batcher
 
 
 def test_what_came_while_a_batch_was_run_is_the_next_batch() -> None:

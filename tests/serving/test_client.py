@@ -18,12 +18,12 @@ from serving import client as client_module
 from serving.access.keys import create_key, utc_now
 from serving.answer import Answer
 from serving.client import Client
-from serving.decode_child import DecodeChild
-from serving.http_api import build_app
+from serving.confined.decode_child import DecodeChild
+from serving.http.http_api import build_app
+from serving.http.settings import AppSettings
 from serving.lesson.record import LessonResult
 from serving.predictor import Predictor
 from serving.scoring import LocalScoring
-from serving.settings import AppSettings
 from tests.cluster.test_command_line import rapt_run
 from tests.serving.loopback import served
 from tests.serving.test_presence import make_certificate

@@ -17,9 +17,9 @@ import pytest
 from data_shards.errors import ClipError, ConfigError
 from data_shards.extraction.clip_sample import ClipRecipe
 from data_shards.preprocess import PreprocessConfig
-from serving.child_messages import ChildGone, receive, send
-from serving.confine import Confinement
-from serving.decode_child import DecodeChild
+from serving.confined.child_messages import ChildGone, receive, send
+from serving.confined.confine import Confinement
+from serving.confined.decode_child import DecodeChild
 from tests.conftest import ROOT
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="macOS has limits alone, and `Confinement` says so")
@@ -29,7 +29,7 @@ RECIPE = ClipRecipe(PreprocessConfig(num_frames=4, size_px=32))
 INTRUDER = """
 import ctypes, json, os, resource, socket, subprocess, sys, threading
 from pathlib import Path
-from serving.confine import Bounds, confine, seal
+from serving.confined.confine import Bounds, confine, seal
 
 scratch, outside, port = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 bounds = Bounds(memory_bytes=1 << 30, file_bytes=1 << 20, scratch_bytes=4 << 20)
@@ -156,7 +156,7 @@ def test_code_in_the_child_does_nothing_to_other_processes(intrusion: dict[str, 
 def test_where_the_kernel_gives_no_namespace_the_filter_holds_alone() -> None:
     program = """
 import os, socket, threading
-from serving.confine import Bounds, confine
+from serving.confined.confine import Bounds, confine
 if os.getuid() == 0:
     os.setuid(65534)
 threading.Thread(target=threading.Event().wait, daemon=True).start()  # the kernel gives a new user namespace to one thread alone
@@ -230,7 +230,7 @@ def test_a_child_dies_with_its_parent_whatever_it_is_at() -> None:
 import os, signal, time
 from data_shards.extraction.clip_sample import ClipRecipe
 from data_shards.preprocess import PreprocessConfig
-from serving.decode_child import DecodeChild
+from serving.confined.decode_child import DecodeChild
 child = DecodeChild(ClipRecipe(PreprocessConfig()))
 child.start()
 os.kill(child._process.pid, signal.SIGSTOP)  # at something: it does not look who is there

@@ -10,7 +10,7 @@ import pytest
 from data_shards.errors import ClipError, ServiceError
 from data_shards.extraction.clip_sample import ClipRecipe
 from data_shards.preprocess import PreprocessConfig
-from serving.decode_replica import DecodeReplica
+from serving.replicas.decode_replica import DecodeReplica
 from serving.scoring import Deadline
 
 LONG = ClipRecipe(PreprocessConfig(num_frames=400, size_px=512))

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from cluster.command_line import rapt
 from data_shards.errors import ConfigError
-from serving.endpoint_settings import EndpointSettings, TlsFiles, check_exposure
+from serving.replicas.endpoint_settings import EndpointSettings, TlsFiles, check_exposure
 
 
 @pytest.fixture(scope="module")

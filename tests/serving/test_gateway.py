@@ -13,12 +13,12 @@ from starlette.testclient import TestClient
 
 from serving.access.audit_log import AUDIT_FILE
 from serving.access.keys import create_key, utc_now
-from serving.decode_child import DecodeChild
-from serving.guards import MAX_HEADERS
-from serving.http_api import build_app
+from serving.confined.decode_child import DecodeChild
+from serving.http.guards import MAX_HEADERS
+from serving.http.http_api import build_app
+from serving.http.settings import AppSettings
 from serving.predictor import Predictor
 from serving.scoring import LocalScoring
-from serving.settings import AppSettings
 from training.registry import RegisteredModel
 
 Apps = Callable[..., AbstractContextManager[TestClient]]

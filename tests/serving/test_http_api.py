@@ -13,13 +13,13 @@ from starlette.types import Message
 from data_shards.errors import ClipError, ModelError
 from data_shards.extraction.clip_sample import ClipRecipe
 from data_shards.preprocess import PreprocessConfig
-from serving import http_api
-from serving.decode_child import LONGEST_S, DecodeChild
-from serving.guards import BodyLimit
-from serving.http_api import build_app
+from serving.confined.decode_child import LONGEST_S, DecodeChild
+from serving.http import http_api
+from serving.http.guards import BodyLimit
+from serving.http.http_api import build_app
+from serving.http.settings import AppSettings
 from serving.predictor import Predictor
 from serving.scoring import LocalScoring
-from serving.settings import AppSettings
 from tests.serving.endpoint import endpoint
 from training.registry import RegisteredModel
 

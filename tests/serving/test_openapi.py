@@ -18,8 +18,8 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from serving.decode_child import DecodeChild
-from serving.http_api import build_app
+from serving.confined.decode_child import DecodeChild
+from serving.http.http_api import build_app
 from serving.predictor import Predictor
 from serving.scoring import LocalScoring
 from training.registry import RegisteredModel

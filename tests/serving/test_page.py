@@ -8,11 +8,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from serving.access.keys import create_key, utc_now
-from serving.decode_child import DecodeChild
-from serving.http_api import build_app
+from serving.confined.decode_child import DecodeChild
+from serving.http.http_api import build_app
+from serving.http.settings import AppSettings
 from serving.predictor import Predictor
 from serving.scoring import LocalScoring
-from serving.settings import AppSettings
 from tests.serving.page_server import check_accessible, looked_at, needs_chromium, open_browser, open_page, serving
 from training.registry import RegisteredModel
 
@@ -163,6 +163,20 @@ def test_where_the_model_looked_is_drawn_over_the_frame(browser: Any, address: s
         assert bright > 2 * dim
         looked_at(page, "look")
     assert [url.split("?")[1] for url in asked] == ["at_s=2"]
+
+
+def test_the_model_itself_says_where_it_looked(browser: Any, address: str, clip: Path) -> None:
+    with open_page(browser, address, viewport=DESK) as page:
+        page.set_input_files("#clip-file", clip)
+        page.wait_for_selector("#look:visible")
+        page.fill("#look-at", "2")
+        with page.expect_response("**/v1/explain*") as told:
+            page.get_by_role("button", name="Show this moment").press("Enter")
+        page.wait_for_selector("#look-canvas:visible")
+        explanation = told.value.json()
+        assert abs(explanation["at_s"] - 2.0) < 1.0
+        assert 0 <= min(map(min, explanation["grid"])) <= max(map(max, explanation["grid"])) <= 1
+        assert f"the level '{explanation['level']}'" in page.locator("#look-canvas").get_attribute("aria-label")
 
 
 def test_a_service_that_cannot_say_where_is_not_asked_again(browser: Any, address: str, clip: Path) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from serving.decode_child import DecodeChild
-from serving.http_api import build_app
+from serving.confined.decode_child import DecodeChild
+from serving.http.http_api import build_app
+from serving.http.request_facts import EVERYBODY
 from serving.jobs.runner import JobRunner
 from serving.jobs.store import JobStore
 from serving.lesson.watch import LessonSettings
 from serving.predictor import Predictor
-from serving.request_facts import EVERYBODY
 from serving.scoring import LocalScoring
 from tests.serving.lessons_by_hand import made_up_lesson
 from tests.serving.page_server import check_accessible, looked_at, needs_chromium, open_browser, open_page, serving

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from serving.decode_child import DecodeChild
-from serving.http_api import build_app
+from serving.confined.decode_child import DecodeChild
+from serving.http.http_api import build_app
 from serving.predictor import Predictor
 from serving.scoring import LocalScoring
 from tests.serving.page_server import (

@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 from serving.access.audit_log import AUDIT_FILE
-from serving.decode_child import DecodeChild
-from serving.http_api import build_app
+from serving.confined.decode_child import DecodeChild
+from serving.http.http_api import build_app
+from serving.http.settings import AppSettings
 from serving.predictor import Predictor
 from serving.scoring import LocalScoring
-from serving.settings import AppSettings
 from tests.serving.loopback import served
 from training.registry import RegisteredModel
 

@@ -19,8 +19,8 @@ import pytest
 
 from cluster.launch import connect_ray, disconnect_ray
 from data_shards.errors import ServiceError
-from serving.endpoint_settings import EndpointSettings, TlsFiles
 from serving.predictor import Predictor
+from serving.replicas.endpoint_settings import EndpointSettings, TlsFiles
 from serving.scoring import Deadline
 from serving.service import drain_service, service_state, start_service, stop_service
 from tests.object_server import free_ports
@@ -227,7 +227,7 @@ def test_replicas_die_and_no_request_fails_or_hangs(endpoint: Endpoint, clips: l
 def test_what_a_full_queue_does_not_hold_is_refused_at_once_and_the_rest_decoded(endpoint: Endpoint, clips: list[Path]) -> None:
     from ray import serve
 
-    from serving.handle_scoring import HandleScoring
+    from serving.replicas.handle_scoring import HandleScoring
 
     scoring = HandleScoring(
         serve.get_deployment_handle("decoders", "rapt"), serve.get_deployment_handle("scorers", "rapt"), endpoint.settings

@@ -14,8 +14,8 @@ from data_shards.manifest import Manifest
 from data_shards.reading.reader import ShardSet
 from serving.answer import Answer, AnyAnswer, NoFace
 from serving.predictor import Predictor
+from serving.replicas.shadow import Comparison, Shadow, ShadowLog, rank_correlation
 from serving.scoring import ServedModel
-from serving.shadow import Comparison, Shadow, ShadowLog, rank_correlation
 from training.registry import RegisteredModel
 from training.tracking.client import experiment_id, mlflow_client
 

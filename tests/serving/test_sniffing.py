@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_shards.errors import ClipError
-from serving.sniffing import check_clip
+from serving.http.sniffing import check_clip
 
 SDP = b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 10.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
 

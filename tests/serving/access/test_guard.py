@@ -17,10 +17,10 @@ from starlette.types import Message, Receive, Scope, Send
 from serving.access.audit_log import AUDIT_FILE, AuditLog
 from serving.access.guard import AccessGuard
 from serving.access.keys import create_key, revoke_key, utc_now
-from serving.metrics import Metrics
-from serving.request_facts import owner_of
-from serving.request_log import RequestLog
-from serving.settings import AppSettings
+from serving.http.metrics import Metrics
+from serving.http.request_facts import owner_of
+from serving.http.request_log import RequestLog
+from serving.http.settings import AppSettings
 
 ROUTES = ("/v1/score", "/v1/model", "/v1/jobs", "/v1/jobs/{job_id}", "/metrics")
 

@@ -130,8 +130,8 @@ def _children(pid: int) -> list[int]:
 def _serve(bundle: Path) -> None:
     import uvicorn
 
-    from serving import http_api
-    from serving.decode_child import DecodeChild
+    from serving.confined.decode_child import DecodeChild
+    from serving.http import http_api
     from serving.predictor import Predictor
     from serving.scoring import LocalScoring
     from training.registry import RegisteredModel

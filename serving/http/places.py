@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from data_shards.errors import ServiceError
-from serving.metrics import Metrics
+from serving.http.metrics import Metrics
 
 __all__ = ["NoRoom", "Places"]
 

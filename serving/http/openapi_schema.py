@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any
 
 from serving.answer import Problem
-from serving.request_facts import OPEN_ROUTES
+from serving.http.request_facts import OPEN_ROUTES
 
 __all__ = ["complete", "problems"]
 

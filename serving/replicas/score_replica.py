@@ -15,10 +15,10 @@ import torch
 from data_shards.errors import RaptError
 from data_shards.extraction.clip_sample import ClipSample
 from serving.answer import AnyAnswer, Explanation
-from serving.batching import Batcher
-from serving.endpoint_settings import EndpointSettings
 from serving.gradcam import where_it_looked
 from serving.predictor import Predictor
+from serving.replicas.batching import Batcher
+from serving.replicas.endpoint_settings import EndpointSettings
 from serving.scoring import Deadline, ServedModel
 from training.registry import RegisteredModel, resolve
 

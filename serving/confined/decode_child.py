@@ -18,9 +18,9 @@ from data_shards import errors
 from data_shards.decode import DecodeLimits
 from data_shards.errors import ClipError, ConfigError, ServiceError
 from data_shards.extraction.clip_sample import ClipRecipe, ClipSample
-from serving.child_messages import ChildGone, receive, send
-from serving.confine import Bounds, Confinement
-from serving.sample_message import clip_from_words, recipe_in_words
+from serving.confined.child_messages import ChildGone, receive, send
+from serving.confined.confine import Bounds, Confinement
+from serving.confined.sample_message import clip_from_words, recipe_in_words
 
 __all__ = ["LONGEST_S", "UPLOAD_LIMITS", "DecodeChild"]
 
@@ -40,7 +40,7 @@ _ENVIRONMENT = (
     "HF_HOME", "HF_HUB_CACHE", "RAPT_HOME", "RAPT_ENCODERS", "RAPT_FACE_LANDMARKER", "RAPT_I3D_WEIGHTS", "RAPT_OPENFACE",
 )  # fmt: skip
 _SCRATCH = "rapt-decode-"
-_PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from serving.decode_worker import main; main()"
+_PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from serving.confined.decode_worker import main; main()"
 _log = logging.getLogger(__name__)
 
 

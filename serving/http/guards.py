@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.request_facts import facts_of
+from serving.http.request_facts import facts_of
 
 __all__ = ["MAX_HEADERS", "MAX_HEADERS_BYTES", "BodyLimit", "HeadLimit", "SecurityHeaders"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_shards.worker_pool import ignore_interrupts, killed_with_parent
-from serving.child_messages import ChildGone, receive, send
-from serving.confine import Bounds, bound_cpu, confine, seal
+from serving.confined.child_messages import ChildGone, receive, send
+from serving.confined.confine import Bounds, bound_cpu, confine, seal
 
 if TYPE_CHECKING:
     from data_shards.extraction.clip_sample import ClipRecipe
@@ -68,7 +68,7 @@ def _load(words: dict[str, Any]) -> "ClipRecipe":
     from data_shards.decode import load_decoder
     from data_shards.extraction.clip_sample import load_extractors
     from data_shards.extraction.look import prepare_look
-    from serving.sample_message import recipe_from_words
+    from serving.confined.sample_message import recipe_from_words
 
     recipe = recipe_from_words(words)
     load_decoder()
@@ -95,7 +95,7 @@ def _uploaded(uploads: Mapping[str, bytes], scratch: Path) -> Iterator[dict[str,
 def _answer_clip(answers: int, words: dict[str, Any], recipe: "ClipRecipe") -> None:
     from data_shards.decode import DecodeLimits
     from data_shards.extraction.clip_sample import clip_sample
-    from serving.sample_message import clip_in_words
+    from serving.confined.sample_message import clip_in_words
 
     limits = DecodeLimits.model_validate(words["limits"])
     parts: dict[str, bytes] = {}

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 from data_shards.extraction.clip_sample import ClipRecipe, ClipSample
-from serving.decode_child import DecodeChild
+from serving.confined.decode_child import DecodeChild
 from serving.scoring import Deadline, decode_upload
 
 __all__ = ["DecodeReplica"]
@@ -28,10 +28,13 @@ class DecodeReplica:
         # one thread, which lives as long as the replica: the system ends a child together with the thread that started it
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
 
-    async def prepare(self, recipe: ClipRecipe) -> None:
-        """Start the recipe's child, so that no clip waits for imports and weights. ModelError where one is missing."""
+    async def prepare(self, recipe: ClipRecipe) -> str:
+        """Start the recipe's child, so that no clip waits for imports and weights; a sentence on what it is held in. ModelError
+        where one is missing."""
         async with self._turn:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._child_of(recipe).start)
+            child = self._child_of(recipe)
+            await asyncio.get_running_loop().run_in_executor(self._thread, child.start)
+            return child.confinement.sentence() if child.confinement else ""
 
     async def decode(self, clip: bytes, transcript: bytes | None, recipe: ClipRecipe, deadline: Deadline) -> ClipSample:
         """The clip's sample. Where it is cancelled, the child is killed unless it is done within a second: a new child

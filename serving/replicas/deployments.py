@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_shards.errors import RaptError
-from serving.alias_watch import AliasWatch
-from serving.decode_replica import DecodeReplica
-from serving.endpoint_settings import EndpointSettings
-from serving.handle_scoring import HandleScoring
-from serving.replica_port import on_loopback
-from serving.score_replica import ScoreReplica
-from serving.shadow import Shadow, ShadowLog
+from serving.replicas.alias_watch import AliasWatch
+from serving.replicas.decode_replica import DecodeReplica
+from serving.replicas.endpoint_settings import EndpointSettings
+from serving.replicas.handle_scoring import HandleScoring
+from serving.replicas.replica_port import on_loopback
+from serving.replicas.score_replica import ScoreReplica
+from serving.replicas.shadow import Shadow, ShadowLog
 from training.registry import RegisteredModel
 
 __all__ = ["EndpointState", "Stopping", "application"]
@@ -36,10 +36,12 @@ _DEAD_AFTER_S = 60.0  # a busy laptop's replica answers its health check late
 
 @dataclass(frozen=True)
 class EndpointState:
-    """What an operator asks: which model answers ("" for none yet), and what should be mended ("" for nothing)."""
+    """What an operator asks: which model answers ("" for none yet), what should be mended ("" for nothing), and what the
+    processes that decode clips are held in."""
 
     model: str
     warning: str
+    held: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class _Ingress:
             watch.start()
 
     def __serve_build_asgi_app__(self) -> Any:  # Ray Serve's name
-        from serving.http_api import build_app
+        from serving.http.http_api import build_app
         from serving.jobs.runner import JobRunner
         from serving.jobs.store import JobStore
 
@@ -148,7 +150,7 @@ class _Ingress:
     async def state(self) -> EndpointState:
         """For whoever started the endpoint."""
         try:
-            return EndpointState(self._scoring.current().key, self._scoring.warning())
+            return EndpointState(self._scoring.current().key, self._scoring.warning(), self._scoring.held)
         except RaptError:
             return EndpointState("", self._scoring.problem)
 

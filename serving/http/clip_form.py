@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from data_shards.errors import ClipError
-from serving.sniffing import check_clip
+from serving.http.sniffing import check_clip
 
 __all__ = ["CLIP_FORM", "ClipForm", "read_clip_form"]
 

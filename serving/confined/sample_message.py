@@ -10,7 +10,7 @@ from data_shards.extraction.clip_sample import ClipRecipe, ClipSample, WindowSam
 from data_shards.extraction.look import Look
 from data_shards.preprocess import PreprocessConfig
 from data_shards.sample import Sample
-from serving.child_messages import ChildGone
+from serving.confined.child_messages import ChildGone
 
 __all__ = ["clip_from_words", "clip_in_words", "recipe_from_words", "recipe_in_words"]
 

@@ -9,8 +9,8 @@ from pydantic import Field, ValidationError
 
 from data_shards.errors import ConfigError
 from data_shards.schema import Stored, first_problem
+from serving.http.settings import LOOPBACK, AppSettings
 from serving.jobs.record import JobLimits
-from serving.settings import LOOPBACK, AppSettings
 
 __all__ = ["EndpointSettings", "TlsFiles", "check_exposure"]
 
@@ -50,7 +50,9 @@ class EndpointSettings(Stored):
         try:
             return cls.model_validate_strings(arguments)
         except ValidationError as error:
-            raise ConfigError(f"the application's args: {first_problem(error)}; see serving/endpoint_settings.py") from None
+            raise ConfigError(
+                f"the application's args: {first_problem(error)}; see serving/replicas/endpoint_settings.py"
+            ) from None
 
 
 class TlsFiles:

@@ -9,8 +9,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.access.audit_log import AuditLine, AuditLog
-from serving.metrics import Metrics
-from serving.request_facts import OPEN_ROUTES, RequestFacts, RouteNames, attach, path_of
+from serving.http.metrics import Metrics
+from serving.http.request_facts import OPEN_ROUTES, RequestFacts, RouteNames, attach, path_of
 
 __all__ = ["CLIENT_LEFT", "RequestLog"]
 

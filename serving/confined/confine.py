@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from data_shards.worker_pool import killed_with_parent
-from serving.landlock import write_only_below
-from serving.seccomp import deny_network_and_others, deny_new_processes, filters_calls
+from serving.confined.landlock import write_only_below
+from serving.confined.seccomp import deny_network_and_others, deny_new_processes, filters_calls
 
 __all__ = ["Bounds", "Confinement", "bound_cpu", "confine", "seal"]
 

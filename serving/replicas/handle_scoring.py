@@ -15,10 +15,10 @@ from data_shards.errors import ModelError, RaptError, ServiceError
 from data_shards.extraction.clip_sample import ClipSample
 from data_shards.simulation import SimulationSettings, generate
 from serving.answer import AnyAnswer, Explanation
-from serving.endpoint_settings import EndpointSettings
 from serving.predictor import check_servable
+from serving.replicas.endpoint_settings import EndpointSettings
+from serving.replicas.shadow import Shadow
 from serving.scoring import Deadline, ServedModel
-from serving.shadow import Shadow
 from training.registry import RegisteredModel
 
 __all__ = ["HandleScoring"]
@@ -39,6 +39,7 @@ class HandleScoring:
         self._is_draining = False
         self._num_under_way = 0
         self.problem = ""
+        self.held = ""  # what decodes clips, in words
 
     def current(self) -> ServedModel:
         if self._is_draining:
@@ -107,7 +108,7 @@ class HandleScoring:
         # the first call waits for a replica to be there, and only then are all of them known
         model: ServedModel = _result(scorers.load.remote(registered), deadline)
         _results(scorers.broadcast("load", registered), deadline)
-        _result(self._decoders.prepare.remote(model.recipe), deadline)
+        self.held = _result(self._decoders.prepare.remote(model.recipe), deadline)
         _results(self._decoders.broadcast("prepare", model.recipe), deadline)
         clip, words = _made_clip()
         sample = _result(self._decoders.decode.remote(clip, words, model.recipe, deadline), deadline)

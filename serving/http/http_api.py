@@ -19,25 +19,25 @@ from data_shards.errors import ClipError, RaptError, ServiceError
 from serving.access.audit_log import AuditLog
 from serving.access.guard import AccessGuard
 from serving.answer import AnyAnswer, Explanation, ModelInfo
-from serving.api_docs import docs_page
-from serving.client_presence import while_present
-from serving.clip_form import CLIP_FORM, ClipForm, read_clip_form
-from serving.guards import BodyLimit, HeadLimit, SecurityHeaders
+from serving.http.api_docs import docs_page
+from serving.http.client_presence import while_present
+from serving.http.clip_form import CLIP_FORM, ClipForm, read_clip_form
+from serving.http.guards import BodyLimit, HeadLimit, SecurityHeaders
+from serving.http.metrics import METRICS_TYPE, Metrics
+from serving.http.openapi_schema import complete, problems
+from serving.http.places import NoRoom, Places
+from serving.http.request_facts import facts_of, owner_of
+from serving.http.request_log import CLIENT_LEFT, RequestLog
+from serving.http.settings import AppSettings
 from serving.jobs.routes import job_router
 from serving.jobs.runner import JobRunner
-from serving.metrics import METRICS_TYPE, Metrics
-from serving.openapi_schema import complete, problems
-from serving.places import NoRoom, Places
-from serving.request_facts import facts_of, owner_of
-from serving.request_log import CLIENT_LEFT, RequestLog
 from serving.scoring import Deadline, Scoring
-from serving.settings import AppSettings
 
 __all__ = ["MAX_UPLOAD_S", "build_app"]
 
 MAX_UPLOAD_S = AppSettings().upload_s
 _RETRY_AFTER_S = 5
-_PAGE = Path(__file__).parent / "page"
+_PAGE = Path(__file__).parent.parent / "page"
 _SCRIPTS = ("ask.js", "clip.js", "lesson.js", "live.js", "look.js", "page.js", "timeline.js", "upload.js")
 _ASSETS = {**dict.fromkeys(_SCRIPTS, "text/javascript"), "levels.css": "text/css", "page.css": "text/css"}
 _CORS_HEADERS = ("Authorization", "X-API-Key", "X-Rapt-Deadline-S", "Upload-Offset", "Content-Type")

@@ -1,0 +1,1 @@
+"""Processes that read what strangers sent, and what they are held in."""

@@ -1,0 +1,1 @@
+"""The HTTP contract: routes, guards before them, and what is counted."""
