@@ -126,7 +126,7 @@ def test_a_lesson_is_found_again_and_its_moments_are_shown_from_the_teachers_own
     browser: Any, address: str, store: JobStore, lesson: Path
 ) -> None:
     given = made_up_lesson(minutes=1, num_people=5)  # the tiny model finds nobody's level to change, so no moments
-    store.end(store.create("teacher", lesson.stat().st_size), result=given)
+    store.end(store.create(EVERYBODY, lesson.stat().st_size), result=given)
     with open_page(browser, f"{address}/#lesson", viewport=DESK) as page:
         page.get_by_role("button", name=re.compile("Open the lesson of")).press("Enter")
         page.wait_for_selector("#lesson-report:visible")
