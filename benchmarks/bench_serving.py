@@ -61,19 +61,21 @@ def main() -> None:
     what, listed = benchmark_clips()
     with tempfile.TemporaryDirectory(prefix="rapt-bench-") as name, contextlib.ExitStack() as opened:
         paths = [opened.enter_context(clip.video.local()) for clip in listed if clip.video]
-        small = _bundle(Path(name) / "small", recipe("demo"), PreprocessConfig(num_frames=wanted.frames, size_px=wanted.size))
-        with _servers(small) as asks:
+        small = random_bundle(
+            Path(name) / "small", recipe("demo"), PreprocessConfig(num_frames=wanted.frames, size_px=wanted.size)
+        )
+        with servers(small) as asks:
             results = []
             for at in map(int, wanted.at.split(",")):
                 for ask in asks.values():
                     _warm_up(ask, paths, at, wanted.warm_s)
                 results.append(_compare(asks, paths, what, at, wanted.clips, wanted.rounds))
-        bundle = _bundle(Path(name) / "large", recipe("resnet_tcn"), PreprocessConfig(num_frames=8, size_px=112))
+        bundle = random_bundle(Path(name) / "large", recipe("resnet_tcn"), PreprocessConfig(num_frames=8, size_px=112))
         results.append(_batching(bundle, paths[0], wanted.rounds))
     save("serving", results)
 
 
-def _bundle(folder: Path, run: RunConfig, preprocess: PreprocessConfig) -> Path:
+def random_bundle(folder: Path, run: RunConfig, preprocess: PreprocessConfig) -> Path:
     """A bundle of the recipe's model with random weights: it takes as long as a trained one."""
     scores = tuple(float(score) for score in np.linspace(-1, 1, len(ENGAGEMENT_LEVELS)))
     record = BundleRecord(
@@ -101,7 +103,7 @@ def _bundle(folder: Path, run: RunConfig, preprocess: PreprocessConfig) -> Path:
 
 
 @contextlib.contextmanager
-def _servers(bundle: Path) -> Iterator[dict[str, Ask]]:
+def servers(bundle: Path) -> Iterator[dict[str, Ask]]:
     """The endpoint, the bare app and the predictor, each as what scores one clip. Those that are not asked are idle."""
     registered = RegisteredModel(name="benchmark", version="", folder=bundle)
     predictor = Predictor(registered)
