@@ -23,7 +23,7 @@ demo: setup ## run everything on simulated clips: about five minutes on two core
 	$(BIN)/rapt demo
 
 test: setup ## run the tests, two files at a time: many of them wait for servers and workers
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup ## lint, format, types, import layers
 	$(BIN)/ruff check .

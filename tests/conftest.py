@@ -83,6 +83,12 @@ def tiny_bundle(tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest], tm
     return bundle
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that none of them is left to one worker at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Of models too small for two: on a busy machine the threads would wait for each other's turn."""

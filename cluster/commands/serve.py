@@ -119,7 +119,7 @@ def serve(
         jobs_folder=serving_folder() / "jobs",
         jobs=JobLimits(keep_results_s=keep_results_h * 3600),
     )
-    have_face_model(console.print)
+    have_face_model(lambda sentence: click.echo(sentence, err=True))
     connect_ray(address, num_cpus=max(4, os.cpu_count() or 1))
     with console.status("starting the endpoint") as status:
         url = start_service(registered, host=host, port=port, settings=settings, tls=tls, progress=status.update)

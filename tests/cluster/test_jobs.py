@@ -155,7 +155,7 @@ def train_workers(cluster: Cluster) -> list[psutil.Process]:
 
 @contextlib.contextmanager
 def slowed(processes: list[psutil.Process]) -> Iterator[None]:
-    """Let the processes run for 20 ms of every 420."""
+    """Let the processes run for 20 ms of every 200."""
     done = threading.Event()
 
     def pace() -> None:
@@ -163,7 +163,7 @@ def slowed(processes: list[psutil.Process]) -> Iterator[None]:
             for process in processes:
                 with contextlib.suppress(psutil.Error):
                     process.suspend()
-            done.wait(0.4)
+            done.wait(0.18)
             for process in processes:
                 with contextlib.suppress(psutil.Error):
                     process.resume()
@@ -180,7 +180,7 @@ def slowed(processes: list[psutil.Process]) -> Iterator[None]:
 def test_a_stopped_job_goes_on_from_its_last_checkpoint_as_the_same_run(
     ray_head: Cluster, simulated_shards: tuple[Path, Manifest]
 ) -> None:
-    settings = tiny("loop.epochs=24", "loop.checkpoint_every_steps=5")
+    settings = tiny("loop.epochs=30", "loop.checkpoint_every_steps=5")
     submit = ("submit", "demo", "--data", simulated_shards[0], "--run", "long", *settings)
     with ray_head.start(*submit) as submitted:
         deadline_s = time.monotonic() + 120
@@ -200,12 +200,12 @@ def test_a_stopped_job_goes_on_from_its_last_checkpoint_as_the_same_run(
     resumed = rapt_run("jobs", "resume", "long-job1", "--json", **ray_head.environment)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert {"job": "long-job2", "state": "succeeded", "exit_code": 0}.items() <= json.loads(resumed.stdout).items()
-    found = re.search(r"120 steps of 8 clips, resumed at step (\d+)", resumed.stderr)
+    found = re.search(r"150 steps of 8 clips, resumed at step (\d+)", resumed.stderr)
     assert found, resumed.stderr
-    assert 5 <= int(found[1]) < 120
+    assert 5 <= int(found[1]) < 150
     run, losses = mlflow_runs(ray_head.home)["long"]
     assert run.info.status == "FINISHED"
-    assert {loss.step for loss in losses} == set(range(1, 121))
+    assert {loss.step for loss in losses} == set(range(1, 151))
 
 
 def test_a_job_that_fails_has_its_sentence_and_its_code(ray_head: Cluster, tmp_path: Path) -> None:

@@ -106,13 +106,12 @@ def test_the_old_version_goes_on_while_the_registry_is_gone(
     uri, one, two = registry
     taken.until(versions=[one])
     database = Path(uri.removeprefix("sqlite:///"))
-    away = database.with_suffix(".away")
-    database.rename(away)
-    database.write_bytes(b"not a database, while its disk is gone")
+    content = database.read_bytes()
+    database.write_bytes(b"not a database, while its disk is gone")  # in place: a connection that is open sees it too
     try:
         taken.until(told=f"models:/engagement/{one} goes on")
     finally:
-        away.replace(database)
+        database.write_bytes(content)
     holds(uri, "champion", two)
     taken.until(versions=[one, two], told="")
 
