@@ -33,9 +33,8 @@ from serving.jobs.routes import job_router
 from serving.jobs.runner import JobRunner
 from serving.scoring import Deadline, Scoring
 
-__all__ = ["MAX_UPLOAD_S", "build_app"]
+__all__ = ["build_app"]
 
-MAX_UPLOAD_S = AppSettings().upload_s
 _RETRY_AFTER_S = 5
 _PAGE = Path(__file__).parent.parent / "page"
 _SCRIPTS = ("ask.js", "clip.js", "lesson.js", "live.js", "look.js", "page.js", "timeline.js", "upload.js")
@@ -67,7 +66,7 @@ def build_app(scoring: Scoring, settings: AppSettings | None = None, *, jobs: Jo
     _add_pages(app)
     _add_error_answers(app)
     _complete_openapi(app, settings)
-    return _guarded(app, settings, metrics)
+    return _guarded(app, settings, metrics, max_recording_bytes=jobs.store.limits.max_bytes if jobs else None)
 
 
 def _running(jobs: JobRunner) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -82,7 +81,7 @@ def _running(jobs: JobRunner) -> Callable[[FastAPI], AbstractAsyncContextManager
     return lifespan
 
 
-def _guarded(app: FastAPI, settings: AppSettings, metrics: Metrics) -> ASGIApp:
+def _guarded(app: FastAPI, settings: AppSettings, metrics: Metrics, *, max_recording_bytes: int | None) -> ASGIApp:
     """The guards before the app, the outermost last: what can be refused without reading a body is."""
     audit = AuditLog(settings.audit_folder) if settings.audit_folder else None
     guarded: ASGIApp = BodyLimit(
@@ -91,7 +90,7 @@ def _guarded(app: FastAPI, settings: AppSettings, metrics: Metrics) -> ASGIApp:
         max_s=settings.upload_s,
         min_bytes_per_s=settings.min_upload_kib_per_s << 10,
     )
-    guarded = AccessGuard(guarded, settings)
+    guarded = AccessGuard(guarded, settings, max_recording_bytes=max_recording_bytes)
     if settings.cors_origins:
         guarded = CORSMiddleware(
             guarded,
@@ -214,7 +213,7 @@ def _add_error_answers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
         facts_of(request.scope).refusal = "error"
-        return _problem(500, f"an error that was not foreseen ({type(error).__name__}); the clip was not scored")
+        return _problem(500, f"an error that was not foreseen ({type(error).__name__}); try again, or tell who runs the service")
 
 
 def _complete_openapi(app: FastAPI, settings: AppSettings) -> None:

@@ -48,6 +48,11 @@ def test_a_key_with_a_password_is_refused_and_nothing_asks_for_it(pems: Path) ->
         TlsFiles(pems / "cert.pem", pems / "locked.pem")
 
 
+def test_the_longest_upload_is_that_of_the_largest_body_that_is_taken(tmp_path: Path) -> None:
+    assert EndpointSettings().longest_upload_s == 100 * 1024 / 256
+    assert EndpointSettings(jobs_folder=tmp_path).longest_upload_s == 4096 * 1024 / 256
+
+
 def test_plain_http_beyond_loopback_must_be_said(pems: Path) -> None:
     for host in ("127.0.0.1", "localhost", "::1"):
         check_exposure(host, None, insecure=False)
