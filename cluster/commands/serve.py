@@ -81,7 +81,7 @@ def serve(
     from cluster.launch import connect_ray, disconnect_ray
     from cluster.terminal import console
     from cluster.waiting import wait_for_stop
-    from data_shards.errors import ConfigError
+    from data_shards.errors import ConfigError, ServiceError
     from serving.access.keys import read_keys
     from serving.http.settings import AppSettings
     from serving.jobs.record import JobLimits
@@ -130,7 +130,11 @@ def serve(
         console.print("nobody has a key yet, so nobody is answered: `rapt keys create NAME` makes one", style="yellow")
     wait_for_stop(_teller())
     with console.status("answering requests under way; Ctrl-C again ends at once"):
-        stopping = drain_service(settings)
+        try:
+            stopping = drain_service(settings)
+        except ServiceError:  # it goes all the same, from a cluster that others use too
+            stop_service()
+            raise
         stop_service()
         disconnect_ray()
     if stopping.summary:
@@ -179,11 +183,7 @@ def _teller() -> Callable[[], None]:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file.")
 @click.option("--key", envvar="RAPT_KEY", help="API key, where MODEL is an endpoint that wants one; better in RAPT_KEY.")
-@click.option(
-    "--ca",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="PEM certificate of an endpoint whose own the system does not know.",
-)
+@click.option("--ca", type=_FILE, help="PEM certificate of an endpoint whose own the system does not know.")
 @emotion_option
 def score(
     model: str,
