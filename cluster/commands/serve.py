@@ -85,6 +85,7 @@ def serve(
     from serving.access.keys import read_keys
     from serving.http.settings import AppSettings
     from serving.jobs.record import JobLimits
+    from serving.jobs.store import claim
     from serving.predictor import check_servable
     from serving.replicas.endpoint_settings import EndpointSettings, TlsFiles, check_exposure
     from serving.service import check_port, drain_service, service_state, start_service, stop_service
@@ -105,6 +106,8 @@ def serve(
         cors_origins=origins,
         tls=tls is not None,
     )
+    jobs_folder = serving_folder() / "jobs"
+    takes_lessons = claim(jobs_folder) is not None  # until this process ends
     settings = EndpointSettings(
         model=_absolute(model),
         tracking_uri=mlflow_uri(),
@@ -116,7 +119,7 @@ def serve(
         batch_wait_ms=batch_wait_ms,
         drain_s=drain_s,
         app=app,
-        jobs_folder=serving_folder() / "jobs",
+        jobs_folder=jobs_folder if takes_lessons else None,
         jobs=JobLimits(keep_results_s=keep_results_h * 3600),
     )
     have_face_model(console.print)
@@ -126,6 +129,8 @@ def serve(
     version = f" version {registered.version}" if registered.version else ""
     console.print(f"{registered.name}{version} answers at {url} (page), {url}/v1/score (clips); Ctrl-C stops it")
     console.print(service_state().held, style="dim")
+    if not takes_lessons:
+        console.print("it takes no lessons: another endpoint has those of this RAPT_HOME; give each its own", style="yellow")
     if app.require_keys and not read_keys(keys_file()).keys:
         console.print("nobody has a key yet, so nobody is answered: `rapt keys create NAME` makes one", style="yellow")
     wait_for_stop(_teller())

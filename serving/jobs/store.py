@@ -6,6 +6,7 @@ ID/windows.jsonl, watch.json, lesson.json   what a lesson knows so far (`serving
 ID/result.json    the LessonResult, numbers alone, for as long as is said
 """
 
+import fcntl
 import os
 import re
 import secrets
@@ -18,13 +19,26 @@ from data_shards.errors import ShardError
 from serving.jobs.record import Job, JobLimits, JobRefused, JobStatus
 from serving.lesson.record import LessonResult
 
-__all__ = ["JobStore"]
+__all__ = ["JobStore", "claim"]
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _KEPT = ("job.json", "result.json")
 _ENDED = ("done", "failed", "stopped")
 _ASK_AGAIN_S = 60
 _NONE = "no such lesson; it may have been deleted, or kept as long as results are kept here"
+
+
+def claim(folder: Path) -> int | None:
+    """Keep other endpoints out of the folder while the descriptor that is returned is open; None where one has it already. Two
+    would run each other's jobs, and delete what they do not know."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
 
 
 class JobStore:
@@ -53,7 +67,9 @@ class JobStore:
         unfinished = [job for job in self._jobs.values() if job.state not in _ENDED]
         if sum(job.owner == owner for job in unfinished) >= max(1, limits.max_waiting // 2):
             raise JobRefused(
-                429, "your lessons have half of all places here; wait until one is done, or delete one", retry_after_s=_ASK_AGAIN_S
+                429,
+                "your lessons have half of all places here; wait for one, or delete one",
+                retry_after_s=_ASK_AGAIN_S,
             )
         waiting = len(unfinished)
         if waiting >= limits.max_waiting or len(self._jobs) >= limits.max_jobs:

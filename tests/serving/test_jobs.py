@@ -21,7 +21,7 @@ from data_shards.errors import ClipError, ServiceError
 from serving.jobs import runner
 from serving.jobs.record import Job, JobLimits, JobRefused, JobStatus
 from serving.jobs.runner import JobRunner
-from serving.jobs.store import JobStore
+from serving.jobs.store import JobStore, claim
 from serving.lesson.record import LessonResult
 from serving.scoring import LocalScoring, Scoring
 from tests.conftest import ROOT
@@ -225,6 +225,16 @@ def test_one_owner_has_at_most_half_of_the_places(tmp_path: Path) -> None:
     assert store.create("bert", 10).owner == "bert"
     store.end(mine[0], error="no")
     assert store.create("anna", 10).owner == "anna"
+
+
+def test_a_folder_of_lessons_is_one_endpoints(tmp_path: Path) -> None:
+    first = claim(tmp_path / "jobs")
+    assert first is not None
+    assert claim(tmp_path / "jobs") is None
+    os.close(first)
+    again = claim(tmp_path / "jobs")
+    assert again is not None
+    os.close(again)
 
 
 def test_an_upload_is_kept_while_its_pieces_come(tmp_path: Path) -> None:
