@@ -41,6 +41,10 @@ _SCRIPTS = ("ask.js", "clip.js", "lesson.js", "live.js", "look.js", "page.js", "
 _ASSETS = {**dict.fromkeys(_SCRIPTS, "text/javascript"), "levels.css": "text/css", "page.css": "text/css"}
 _CORS_HEADERS = ("Authorization", "X-API-Key", "X-Rapt-Deadline-S", "Upload-Offset", "Content-Type")
 _READ_HEADERS = ("Retry-After", "X-Request-Id", "WWW-Authenticate")
+_NOWHERE = {
+    404: "nothing is at this address; /docs says what there is",
+    405: "this address takes other methods; /docs says which",
+}
 AskedSeconds = Annotated[float | None, Header(gt=0, allow_inf_nan=False, description="Answer within so many seconds, or refuse")]
 
 
@@ -203,7 +207,7 @@ def _add_error_answers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
         facts_of(request.scope).refusal = {400: "request", 408: "slow", 415: "request"}.get(error.status_code)
-        return _problem(error.status_code, str(error.detail), error.headers)
+        return _problem(error.status_code, _NOWHERE.get(error.status_code, str(error.detail)), error.headers)
 
     @app.exception_handler(ClientDisconnect)
     async def left(request: Request, error: ClientDisconnect) -> Response:
