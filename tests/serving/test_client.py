@@ -25,8 +25,8 @@ from serving.lesson.record import LessonResult
 from serving.predictor import Predictor
 from serving.scoring import LocalScoring
 from tests.cluster.test_command_line import rapt_run
+from tests.serving.certificate import make_certificate
 from tests.serving.loopback import served
-from tests.serving.test_presence import make_certificate
 from training.registry import RegisteredModel
 
 
