@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from data_shards.errors import ClipError
-from serving.answer import Problem
+from serving.http.openapi_schema import problems
 from serving.http.request_facts import facts_of
 from serving.jobs.multipart import body_pieces, file_pieces
 from serving.jobs.record import Job, JobRefused, JobStatus
@@ -24,16 +24,6 @@ __all__ = ["job_router"]
 
 _IDLE_S = 30.0
 _MAX_ASKED_BYTES = 4096
-_REFUSALS = {
-    404: "No such lesson of yours.",
-    408: "Nothing came for too long.",
-    409: "The lesson is not at that point.",
-    413: "The recording, or the piece, is too large.",
-    415: "Neither a form nor JSON.",
-    422: "The recording cannot be used.",
-    429: "You have too many lessons here; Retry-After says when to ask again.",
-    503: "Too many lessons are waiting, or the disk is full; Retry-After says when to ask again.",
-}
 # short names for the log and the counters
 _REASONS = {
     404: "job_unknown",
@@ -74,7 +64,7 @@ def _add_uploading(router: APIRouter, jobs: JobRunner, owner_of: Callable[..., A
         response_model=JobStatus,
         responses={
             201: {"model": JobStatus, "description": "Send the recording in pieces."},
-            **_problems(408, 413, 415, 422, 429, 503),
+            **problems(408, 413, 415, 422, 429, 503),
         },
         openapi_extra={"requestBody": _CREATE_BODY},
     )
@@ -88,7 +78,7 @@ def _add_uploading(router: APIRouter, jobs: JobRunner, owner_of: Callable[..., A
 
     @router.patch(
         "/v1/jobs/{job_id}/recording",
-        responses=_problems(404, 408, 409, 413, 422, 503),
+        responses=problems(404, 408, 409, 413, 422, 503),
         openapi_extra={"requestBody": _PIECE_BODY},
     )
     async def piece(
@@ -110,12 +100,12 @@ def _add_asking(router: APIRouter, jobs: JobRunner, owner_of: Callable[..., Any]
         jobs.store.sweep()
         return [jobs.status(job) for job in jobs.store.all(owner)]
 
-    @router.get("/v1/jobs/{job_id}", responses=_problems(404))
+    @router.get("/v1/jobs/{job_id}", responses=problems(404))
     async def status(job_id: str, owner: Annotated[str, Depends(owner_of)]) -> JobStatus:
         """How far a lesson is."""
         return jobs.status(jobs.store.get(job_id, owner))
 
-    @router.delete("/v1/jobs/{job_id}", status_code=204, responses=_problems(404))
+    @router.delete("/v1/jobs/{job_id}", status_code=204, responses=problems(404))
     async def delete(job_id: str, owner: Annotated[str, Depends(owner_of)]) -> None:
         """Stop a lesson and remove everything of it."""
         await jobs.delete(jobs.store.get(job_id, owner))
@@ -123,13 +113,13 @@ def _add_asking(router: APIRouter, jobs: JobRunner, owner_of: Callable[..., Any]
 
 def _add_results(router: APIRouter, jobs: JobRunner, owner_of: Callable[..., Any]) -> None:
     # the numbers of an hour with many people are a matter for a thread: others wait for the event loop
-    @router.get("/v1/jobs/{job_id}/result", response_model=LessonResult, responses=_problems(404, 409))
+    @router.get("/v1/jobs/{job_id}/result", response_model=LessonResult, responses=problems(404, 409))
     async def result(job_id: str, owner: Annotated[str, Depends(owner_of)]) -> Response:
         """A lesson's timelines, once it is done."""
         lesson = await asyncio.to_thread(jobs.store.result, jobs.store.get(job_id, owner))
         return Response(await asyncio.to_thread(lesson.to_bytes), media_type="application/json")
 
-    @router.get("/v1/jobs/{job_id}/result.csv", response_class=PlainTextResponse, responses=_problems(404, 409))
+    @router.get("/v1/jobs/{job_id}/result.csv", response_class=PlainTextResponse, responses=problems(404, 409))
     async def result_csv(job_id: str, owner: Annotated[str, Depends(owner_of)]) -> Response:
         """The same as CSV."""
         from serving.report import lesson_csv
@@ -138,7 +128,7 @@ def _add_results(router: APIRouter, jobs: JobRunner, owner_of: Callable[..., Any
         headers = {"Content-Disposition": 'attachment; filename="lesson.csv"'}
         return Response(await asyncio.to_thread(lesson_csv, lesson), media_type="text/csv; charset=utf-8", headers=headers)
 
-    @router.get("/v1/jobs/{job_id}/report", response_class=HTMLResponse, responses=_problems(404, 409))
+    @router.get("/v1/jobs/{job_id}/report", response_class=HTMLResponse, responses=problems(404, 409))
     async def report(job_id: str, owner: Annotated[str, Depends(owner_of)]) -> HTMLResponse:
         """The same as one HTML file for a teacher."""
         from serving.report import lesson_page
@@ -194,7 +184,3 @@ async def _asked_size(request: Request) -> int:
     if not isinstance(size, int) or isinstance(size, bool):
         raise JobRefused(422, 'say how long the recording is, as JSON: {"size_bytes": 123456}')
     return size
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Problem, "description": _REFUSALS[status]} for status in statuses}

@@ -142,7 +142,6 @@ class JobStore:
     def delete(self, job: Job) -> None:
         """Nothing of it is left."""
         self._jobs.pop(job.id, None)
-        self._remove_recording(job)
         shutil.rmtree(self.folder_of(job), ignore_errors=True)
 
     def sweep(self, now: datetime | None = None) -> None:
