@@ -4,7 +4,7 @@ import asyncio
 import logging
 from pathlib import Path
 
-from data_shards.errors import RaptError, ServiceError
+from data_shards.errors import ClipError, RaptError, ServiceError
 from serving.jobs.record import Job, JobStatus
 from serving.jobs.store import JobStore
 from serving.lesson.record import LessonResult
@@ -104,11 +104,12 @@ class JobRunner:
         job = self.store.keep(job, state="running")
         try:
             result = await self._scored(job)
-        except RaptError as error:
+        except (ClipError, ServiceError) as error:
             self.store.end(job, error=str(error))
-        except Exception as error:  # one lesson must not end the service
-            _log.warning("lesson %s: %s", job.id, type(error).__name__, exc_info=error)
-            self.store.end(job, error=f"an error that was not foreseen ({type(error).__name__}); submit the lesson again")
+        except Exception as error:  # one lesson must not end the service; what its operator has to mend may name paths
+            _log.warning("lesson %s: %s", job.id, error, exc_info=None if isinstance(error, RaptError) else error)
+            sentence = f"the service could not watch the lesson ({type(error).__name__}); tell who runs it, and submit it again"
+            self.store.end(job, error=sentence)
         else:
             self.store.end(job, result=result)
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from data_shards.errors import ClipError, ServiceError
+from data_shards.errors import ClipError, ConfigError, ServiceError
 from serving.jobs import runner
 from serving.jobs.record import Job, JobLimits, JobRefused, JobStatus
 from serving.jobs.runner import JobRunner
@@ -217,6 +217,16 @@ def test_what_is_over_is_deleted_when_its_time_is_over(tmp_path: Path) -> None:
     assert os.stat(tmp_path / queued.id).st_mode & 0o077 == 0
 
 
+def test_a_disk_that_takes_no_more_is_a_sentence(client: TestClient, tmp_path: Path) -> None:
+    job_id = client.post("/v1/jobs", json={"size_bytes": 5}).json()["id"]
+    recording = tmp_path / "jobs" / job_id / "recording"
+    recording.unlink()
+    recording.symlink_to("/dev/full")
+    answer = client.patch(f"/v1/jobs/{job_id}/recording", content=b"12345", headers={"Upload-Offset": "0"})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "600")
+    assert answer.json()["error"] == "the recording cannot be written (No space left on device); try again later"
+
+
 def test_one_owner_has_at_most_half_of_the_places(tmp_path: Path) -> None:
     store = JobStore(tmp_path, JobLimits(max_waiting=4))
     mine = [store.create("anna", 10) for _ in range(2)]
@@ -337,6 +347,19 @@ def test_a_lesson_whose_end_cannot_be_written_is_taken_up_again(tmp_path: Path, 
 
         monkeypatch.setattr(jobs.store, "end", end_when_there_is_room)
         assert (await jobs.ended(await jobs.submitted())).error == "damaged"
+        await jobs.runner.close()
+
+    asyncio.run(check())
+
+
+def test_a_lessons_owner_is_told_of_no_path_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def score(*_: object, **__: object) -> LessonResult:
+        raise ConfigError("/home/ada/.rapt/models: no such face model file; name another")
+
+    async def check() -> None:
+        jobs = Jobs(tmp_path, monkeypatch, score)
+        error = (await jobs.ended(await jobs.submitted())).error
+        assert error == "the service could not watch the lesson (ConfigError); tell who runs it, and submit it again"
         await jobs.runner.close()
 
     asyncio.run(check())
