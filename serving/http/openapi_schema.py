@@ -75,12 +75,14 @@ def _without_null(parameter: dict[str, Any]) -> None:
 
 
 def _describe(operation: dict[str, Any], statuses: Iterable[int]) -> None:
-    """Add the statuses that are not told of yet, and the headers that come with some."""
+    """Add the statuses that are not told of yet, and the headers that come with some. Every refusal is a Problem as JSON, also
+    of a route whose answer is a table or a page."""
     answers = operation["responses"]
     for status in statuses:
-        content = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-        answers.setdefault(str(status), {"description": _MEANINGS[status], "content": content})
+        answers.setdefault(str(status), {"description": _MEANINGS[status]})
     for code, answer in answers.items():
         answer.setdefault("description", HTTPStatus(int(code)).phrase)
+        if int(code) >= HTTPStatus.BAD_REQUEST:
+            answer["content"] = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
         if int(code) in _HEADERS:
             answer["headers"] = _HEADERS[int(code)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
@@ -119,14 +119,14 @@ def _add_results(router: APIRouter, jobs: JobRunner, owner_of: Callable[..., Any
         lesson = await asyncio.to_thread(jobs.store.result, jobs.store.get(job_id, owner))
         return Response(await asyncio.to_thread(lesson.to_bytes), media_type="application/json")
 
-    @router.get("/v1/jobs/{job_id}/result.csv", response_class=PlainTextResponse, responses=problems(404, 409))
+    @router.get("/v1/jobs/{job_id}/result.csv", response_class=_Csv, responses=problems(404, 409))
     async def result_csv(job_id: str, owner: Annotated[str, Depends(owner_of)]) -> Response:
         """The same as CSV."""
         from serving.report import lesson_csv
 
         lesson = await asyncio.to_thread(jobs.store.result, jobs.store.get(job_id, owner))
         headers = {"Content-Disposition": 'attachment; filename="lesson.csv"'}
-        return Response(await asyncio.to_thread(lesson_csv, lesson), media_type="text/csv; charset=utf-8", headers=headers)
+        return _Csv(await asyncio.to_thread(lesson_csv, lesson), headers=headers)
 
     @router.get("/v1/jobs/{job_id}/report", response_class=HTMLResponse, responses=problems(404, 409))
     async def report(job_id: str, owner: Annotated[str, Depends(owner_of)]) -> HTMLResponse:
@@ -137,6 +137,10 @@ def _add_results(router: APIRouter, jobs: JobRunner, owner_of: Callable[..., Any
         # saved, not shown: its style is in it, which the policy of what this service shows forbids
         headers = {"Content-Disposition": 'attachment; filename="lesson.html"'}
         return HTMLResponse(await asyncio.to_thread(lesson_page, lesson), headers=headers)
+
+
+class _Csv(Response):
+    media_type = "text/csv"
 
 
 class _Route(APIRoute):

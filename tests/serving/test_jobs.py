@@ -97,6 +97,10 @@ def test_a_lesson_is_handed_in_scored_asked_for_and_deleted(client: TestClient, 
     assert sorted(os.listdir(tmp_path / "jobs" / status.id)) == ["job.json", "result.json"]
     result = LessonResult.model_validate(client.get(f"/v1/jobs/{status.id}/result").json())
     assert len(result.people) == 5
+    for name, kind in (("result.csv", "text/csv; charset=utf-8"), ("report", "text/html; charset=utf-8")):
+        saved = client.get(f"/v1/jobs/{status.id}/{name}")
+        assert (saved.headers["content-type"], saved.headers["content-disposition"][:10]) == (kind, "attachment")
+        assert "person" in saved.text
     assert client.delete(f"/v1/jobs/{status.id}").status_code == 204
     assert client.get(f"/v1/jobs/{status.id}").status_code == 404
     assert os.listdir(tmp_path / "jobs") == []
