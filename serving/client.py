@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal, Self, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from data_shards.errors import ClipError, ConfigError, RaptError, ServiceError
 from data_shards.schema import first_problem
 from serving.answer import AnyAnswer, Explanation, ModelInfo
+from serving.jobs.record import JobState
 from serving.lesson.record import LessonResult
 
 __all__ = ["Client", "JobStatus"]
@@ -37,7 +38,7 @@ class JobStatus(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")  # a newer endpoint may tell more
 
     id: str = Field(pattern=f"^{_JOB_ID.pattern}$")
-    state: Literal["uploading", "queued", "running", "done", "failed", "stopped"]
+    state: JobState
     size_bytes: int | None = None
     uploaded_bytes: int = 0
     done_s: float | None = None
@@ -173,8 +174,9 @@ class Client:
         return self._tried(send)
 
     def _send_piece(self, job: JobStatus, piece: bytes) -> JobStatus:
-        """The job after a piece of its recording was sent, once. Where the connection or the answer was lost, or the endpoint
-        has another count (409), the job as the endpoint has it."""
+        """The job after a piece of its recording was sent, once. Where the connection or the answer was lost, the endpoint has
+        another count (409) or the piece came too slowly (408), the job as the endpoint has it; where none of it was looked at
+        (429), the job as it was, for to ask would use up what the key has got back meanwhile."""
         headers = {"Upload-Offset": str(job.uploaded_bytes), "Content-Type": "application/octet-stream"}
         try:
             answer = self._http.patch(f"/v1/jobs/{job.id}/recording", content=piece, headers=headers)
@@ -182,7 +184,9 @@ class Client:
             return self.job(job.id)
         if answer.status_code in _PASSING:
             self._sleep(_retry_after_s(answer) or _backoff_s(0))
-        if answer.status_code in (*_PASSING, 409):
+        if answer.status_code == 429:
+            return job
+        if answer.status_code in (*_PASSING, 408, 409):
             return self.job(job.id)
         return self._read(JobStatus.model_validate_json, _whole(answer))
 

@@ -70,10 +70,9 @@ def _deploy(registered: RegisteredModel, *, host: str, port: int, settings: Endp
     from ray.serve.config import HTTPOptions
 
     from serving.confined.decode_child import LONGEST_S
-    from serving.http.http_api import MAX_UPLOAD_S
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # importing Serve has set its own
-    request_s = MAX_UPLOAD_S + LONGEST_S + 10  # so that it is our sentence that tells of a clip that takes too long
+    request_s = settings.longest_upload_s + LONGEST_S + 10  # so that it is our sentence that tells of one that takes too long
     files = {"ssl_certfile": str(tls.certificate), "ssl_keyfile": str(tls.key)} if tls else {}
     options = HTTPOptions(host=host, port=port, request_timeout_s=request_s, **files)
     serve.start(http_options=options, logging_config=_QUIET)
@@ -121,7 +120,7 @@ def _ask(method: str, *, timeout_s: float) -> Any:
         raise ServiceError(f"the endpoint's first process does not answer ({type(error).__name__}); start it anew") from None
 
 
-def build_service(arguments: dict[str, str]) -> Any:
+def build_service(arguments: dict[str, Any]) -> Any:
     """What a RayService or `serve run` imports: the application of its `args`, which are EndpointSettings.
 
     The model is fetched from the registry where it is served, for that may be any node. ServiceError where

@@ -13,7 +13,7 @@ import yaml
 from cluster.command_line import rapt
 from data_shards.errors import ConfigError, ServiceError
 from serving.confined.decode_child import LONGEST_S
-from serving.http.http_api import MAX_UPLOAD_S
+from serving.replicas.endpoint_settings import EndpointSettings
 from serving.service import build_service
 from tests.conftest import ROOT
 from training.config import stages_with_settings
@@ -184,6 +184,8 @@ def test_the_service_is_one_that_ray_serve_takes(monkeypatch: pytest.MonkeyPatch
     assert {deployment.name for deployment in application.deployments} == {built._bound_deployment.name, *others}
     with pytest.raises(ConfigError, match="args: batch_sise"):
         build_service({**application.args, "batch_sise": "4"})
-    assert config.http_options.request_timeout_s == MAX_UPLOAD_S + LONGEST_S + 10
+    settings = EndpointSettings.from_arguments(application.args)
+    assert settings.app.require_keys, "it listens beyond loopback"
+    assert config.http_options.request_timeout_s == settings.longest_upload_s + LONGEST_S + 10
     ports = {port["name"]: port["containerPort"] for pod in pods() for port in pod["containers"][0].get("ports", ())}
     assert ports == {"gcs": 6379, "dashboard": 8265, "client": 10001, "serve": config.http_options.port}

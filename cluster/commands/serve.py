@@ -81,10 +81,11 @@ def serve(
     from cluster.launch import connect_ray, disconnect_ray
     from cluster.terminal import console
     from cluster.waiting import wait_for_stop
-    from data_shards.errors import ConfigError
+    from data_shards.errors import ConfigError, ServiceError
     from serving.access.keys import read_keys
     from serving.http.settings import AppSettings
     from serving.jobs.record import JobLimits
+    from serving.jobs.store import claim
     from serving.predictor import check_servable
     from serving.replicas.endpoint_settings import EndpointSettings, TlsFiles, check_exposure
     from serving.service import check_port, drain_service, service_state, start_service, stop_service
@@ -105,6 +106,8 @@ def serve(
         cors_origins=origins,
         tls=tls is not None,
     )
+    jobs_folder = serving_folder() / "jobs"
+    takes_lessons = claim(jobs_folder) is not None  # until this process ends
     settings = EndpointSettings(
         model=_absolute(model),
         tracking_uri=mlflow_uri(),
@@ -116,7 +119,7 @@ def serve(
         batch_wait_ms=batch_wait_ms,
         drain_s=drain_s,
         app=app,
-        jobs_folder=serving_folder() / "jobs",
+        jobs_folder=jobs_folder if takes_lessons else None,
         jobs=JobLimits(keep_results_s=keep_results_h * 3600),
     )
     have_face_model(lambda sentence: click.echo(sentence, err=True))
@@ -126,11 +129,17 @@ def serve(
     version = f" version {registered.version}" if registered.version else ""
     console.print(f"{registered.name}{version} answers at {url} (page), {url}/v1/score (clips); Ctrl-C stops it")
     console.print(service_state().held, style="dim")
+    if not takes_lessons:
+        console.print("it takes no lessons: another endpoint has those of this RAPT_HOME; give each its own", style="yellow")
     if app.require_keys and not read_keys(keys_file()).keys:
         console.print("nobody has a key yet, so nobody is answered: `rapt keys create NAME` makes one", style="yellow")
     wait_for_stop(_teller())
     with console.status("answering requests under way; Ctrl-C again ends at once"):
-        stopping = drain_service(settings)
+        try:
+            stopping = drain_service(settings)
+        except ServiceError:  # it goes all the same, from a cluster that others use too
+            stop_service()
+            raise
         stop_service()
         disconnect_ray()
     if stopping.summary:
@@ -179,11 +188,7 @@ def _teller() -> Callable[[], None]:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file.")
 @click.option("--key", envvar="RAPT_KEY", help="API key, where MODEL is an endpoint that wants one; better in RAPT_KEY.")
-@click.option(
-    "--ca",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="PEM certificate of an endpoint whose own the system does not know.",
-)
+@click.option("--ca", type=_FILE, help="PEM certificate of an endpoint whose own the system does not know.")
 @emotion_option
 def score(
     model: str,

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from data_shards.errors import ConfigError
 from serving.access.keys import KeyRecord, Keyring, KeyScope, utc_now
 from serving.access.limits import Limits
-from serving.http.request_facts import OPEN_ROUTES, facts_of, path_of
+from serving.http.request_facts import OPEN_ROUTES, facts_of, path_of, too_large
 from serving.http.settings import AppSettings
 
 __all__ = ["AccessGuard"]
@@ -33,11 +33,21 @@ class _Refusal:
 class AccessGuard:
     """Answers 401, 403, 413 and 429 in place of the app. Everything but OPEN_ROUTES needs a key where keys are required.
 
-    now_s: a clock that never goes back, for the limits.
+    max_recording_bytes: what a lesson's recording may have, None where none is taken; now_s: a clock that never goes back, for
+    the limits.
     """
 
-    def __init__(self, app: ASGIApp, settings: AppSettings, *, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: AppSettings,
+        *,
+        max_recording_bytes: int | None = None,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._app, self._settings, self._now_s = app, settings, now_s
+        self._max_upload_bytes = settings.max_upload_mib << 20
+        self._max_recording_bytes = max_recording_bytes or self._max_upload_bytes
         self._keyring = Keyring(settings.keys_file, required=settings.require_keys)
         self._limits = Limits(open_rate_per_minute=settings.open_rate_per_minute)
 
@@ -47,7 +57,7 @@ class AccessGuard:
             return
         facts, path, headers = facts_of(scope), path_of(scope), Headers(scope=scope)
         scope_name = _scope_of(path)
-        bound_mib = self._settings.max_recording_mib if scope_name == "jobs" else self._settings.max_upload_mib
+        facts.max_bytes = self._max_recording_bytes if scope_name == "jobs" else self._max_upload_bytes
         key: KeyRecord | None = None
         if facts.route in OPEN_ROUTES:
             refusal = None
@@ -55,10 +65,9 @@ class AccessGuard:
             key, refusal = self._judge(headers, scope_name)
         if key is not None:
             facts.key_id = key.id
-            bound_mib = min(bound_mib, key.max_mib)
-        facts.max_bytes = bound_mib << 20
+            facts.max_bytes = min(facts.max_bytes, key.max_mib << 20)
         if refusal is None:
-            refusal = _refuse_length(headers, bound_mib)
+            refusal = _refuse_length(headers, facts.max_bytes)
         if refusal is not None:
             facts.refusal = refusal.reason
             await _answer(refusal)(scope, receive, send)
@@ -136,11 +145,11 @@ def _presented(headers: Headers) -> str:
     return token.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "").strip()
 
 
-def _refuse_length(headers: Headers, bound_mib: int) -> _Refusal | None:
+def _refuse_length(headers: Headers, max_bytes: int) -> _Refusal | None:
     declared = headers.get("content-length", "0")
-    if declared.isascii() and declared.isdigit() and len(declared) < 20 and int(declared) <= bound_mib << 20:
+    if declared.isascii() and declared.isdigit() and len(declared) < 20 and int(declared) <= max_bytes:
         return None
-    return _Refusal(413, "too_large", f"the upload is over {bound_mib} MiB, the most that is taken here; send less at once")
+    return _Refusal(413, "too_large", too_large(max_bytes))
 
 
 def _too_often(rate_per_minute: int, wait_s: int) -> _Refusal:

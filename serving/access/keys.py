@@ -124,7 +124,8 @@ def create_key(
 def revoke_key(path: Path, name_or_id: str, *, now: datetime) -> KeyRecord:
     """Revoke a key by its id, or by the name of one that is not revoked. ConfigError where there is none."""
     with _changing(path) as keys:
-        for number, key in enumerate(keys):
+        # the last made of a name: those before it have expired, or there would be no other
+        for number, key in reversed(list(enumerate(keys))):
             if key.revoked_at is None and name_or_id in (key.id, key.name):
                 keys[number] = key.model_copy(update={"revoked_at": now})
                 return keys[number]

@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.http.request_facts import facts_of
+from serving.http.request_facts import facts_of, too_large
 
 __all__ = ["MAX_HEADERS", "MAX_HEADERS_BYTES", "BodyLimit", "HeadLimit", "SecurityHeaders"]
 
@@ -75,9 +75,9 @@ class HeadLimit:
 
 
 class BodyLimit:
-    """Refuses a body over max_bytes with 413, by its declared length at once and by count while it comes, and one that
-    comes too slowly with 408, so that a slow client keeps no place: it has max_s seconds, and more only while it brings
-    min_bytes_per_s on the average."""
+    """Refuses a body over max_bytes with 413, by count while it comes (the AccessGuard has looked at its declared length), and
+    one that comes too slowly with 408, so that a slow client keeps no place: it has max_s seconds, and more only while it
+    brings min_bytes_per_s on the average."""
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, max_s: float, min_bytes_per_s: float = 256 << 10) -> None:
         self._app, self._max_bytes, self._max_s, self._min_bytes_per_s = app, max_bytes, max_s, min_bytes_per_s
@@ -88,12 +88,6 @@ class BodyLimit:
             return
         facts = facts_of(scope)
         max_bytes = self._max_bytes if facts.max_bytes is None else facts.max_bytes
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        too_large = (413, "too_large", f"the upload is over {max_bytes >> 20} MiB; send a shorter clip")
-        if not declared.isdigit() or len(declared) > 19 or int(declared) > max_bytes:
-            status, facts.refusal, sentence = too_large
-            await _refuse(status, sentence, scope, receive, send)
-            return
         begun_s = time.monotonic()
         received, whole = 0, False
         refusal: tuple[int, str, str] | None = None
@@ -109,9 +103,9 @@ class BodyLimit:
             received += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if patience.cancelled_caught:
-                refusal = (408, "slow", f"the upload took more than {allowed_s:.0f} s; send it faster, or a shorter clip")
+                refusal = (408, "slow", f"the upload took more than {allowed_s:.0f} s; send it faster, or less at once")
             elif received > max_bytes:
-                refusal = too_large
+                refusal = (413, "too_large", too_large(max_bytes))
             return message if refusal is None else {"type": "http.disconnect"}
 
         async def unless_refused(message: Message) -> None:

@@ -33,15 +33,18 @@ from serving.jobs.routes import job_router
 from serving.jobs.runner import JobRunner
 from serving.scoring import Deadline, Scoring
 
-__all__ = ["MAX_UPLOAD_S", "build_app"]
+__all__ = ["build_app"]
 
-MAX_UPLOAD_S = AppSettings().upload_s
 _RETRY_AFTER_S = 5
 _PAGE = Path(__file__).parent.parent / "page"
 _SCRIPTS = ("ask.js", "clip.js", "lesson.js", "live.js", "look.js", "page.js", "timeline.js", "upload.js")
 _ASSETS = {**dict.fromkeys(_SCRIPTS, "text/javascript"), "levels.css": "text/css", "page.css": "text/css"}
 _CORS_HEADERS = ("Authorization", "X-API-Key", "X-Rapt-Deadline-S", "Upload-Offset", "Content-Type")
 _READ_HEADERS = ("Retry-After", "X-Request-Id", "WWW-Authenticate")
+_NOWHERE = {
+    404: "nothing is at this address; /docs says what there is",
+    405: "this address takes other methods; /docs says which",
+}
 AskedSeconds = Annotated[float | None, Header(gt=0, allow_inf_nan=False, description="Answer within so many seconds, or refuse")]
 
 
@@ -67,7 +70,7 @@ def build_app(scoring: Scoring, settings: AppSettings | None = None, *, jobs: Jo
     _add_pages(app)
     _add_error_answers(app)
     _complete_openapi(app, settings)
-    return _guarded(app, settings, metrics)
+    return _guarded(app, settings, metrics, max_recording_bytes=jobs.store.limits.max_bytes if jobs else None)
 
 
 def _running(jobs: JobRunner) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -82,7 +85,7 @@ def _running(jobs: JobRunner) -> Callable[[FastAPI], AbstractAsyncContextManager
     return lifespan
 
 
-def _guarded(app: FastAPI, settings: AppSettings, metrics: Metrics) -> ASGIApp:
+def _guarded(app: FastAPI, settings: AppSettings, metrics: Metrics, *, max_recording_bytes: int | None) -> ASGIApp:
     """The guards before the app, the outermost last: what can be refused without reading a body is."""
     audit = AuditLog(settings.audit_folder) if settings.audit_folder else None
     guarded: ASGIApp = BodyLimit(
@@ -91,7 +94,7 @@ def _guarded(app: FastAPI, settings: AppSettings, metrics: Metrics) -> ASGIApp:
         max_s=settings.upload_s,
         min_bytes_per_s=settings.min_upload_kib_per_s << 10,
     )
-    guarded = AccessGuard(guarded, settings)
+    guarded = AccessGuard(guarded, settings, max_recording_bytes=max_recording_bytes)
     if settings.cors_origins:
         guarded = CORSMiddleware(
             guarded,
@@ -204,7 +207,7 @@ def _add_error_answers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
         facts_of(request.scope).refusal = {400: "request", 408: "slow", 415: "request"}.get(error.status_code)
-        return _problem(error.status_code, str(error.detail), error.headers)
+        return _problem(error.status_code, _NOWHERE.get(error.status_code, str(error.detail)), error.headers)
 
     @app.exception_handler(ClientDisconnect)
     async def left(request: Request, error: ClientDisconnect) -> Response:
@@ -214,7 +217,7 @@ def _add_error_answers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
         facts_of(request.scope).refusal = "error"
-        return _problem(500, f"an error that was not foreseen ({type(error).__name__}); the clip was not scored")
+        return _problem(500, f"an error that was not foreseen ({type(error).__name__}); try again, or tell who runs the service")
 
 
 def _complete_openapi(app: FastAPI, settings: AppSettings) -> None:

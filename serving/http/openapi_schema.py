@@ -13,14 +13,14 @@ _MEANINGS = {
     400: "The request cannot be read.",
     401: "No API key, or one that is unknown, revoked or expired.",
     403: "The API key has not the scope; or a service without keys is called by another origin's page, or by a foreign name.",
-    404: "There is no such thing.",
-    408: "The upload came too slowly.",
-    409: "The state is another than the request takes for given.",
+    404: "There is no such lesson of this key.",
+    408: "The upload came too slowly, or nothing for too long.",
+    409: "The lesson is not at that point.",
     413: "The upload is too large.",
     414: "The address is too long.",
     415: "The body is of another kind.",
-    422: "The clip, or a value of the request, cannot be used.",
-    429: "The API key's rate or concurrency is used up.",
+    422: "The clip, the recording or a value of the request cannot be used.",
+    429: "The API key's rate or concurrency is used up, or it has too many lessons here.",
     431: "The headers are too many or too large.",
     500: "An error that was not foreseen.",
     503: "No room, no model, or no time left: ask again.",
@@ -75,12 +75,14 @@ def _without_null(parameter: dict[str, Any]) -> None:
 
 
 def _describe(operation: dict[str, Any], statuses: Iterable[int]) -> None:
-    """Add the statuses that are not told of yet, and the headers that come with some."""
+    """Add the statuses that are not told of yet, and the headers that come with some. Every refusal is a Problem as JSON, also
+    of a route whose answer is a table or a page."""
     answers = operation["responses"]
     for status in statuses:
-        content = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-        answers.setdefault(str(status), {"description": _MEANINGS[status], "content": content})
+        answers.setdefault(str(status), {"description": _MEANINGS[status]})
     for code, answer in answers.items():
         answer.setdefault("description", HTTPStatus(int(code)).phrase)
+        if int(code) >= HTTPStatus.BAD_REQUEST:
+            answer["content"] = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
         if int(code) in _HEADERS:
             answer["headers"] = _HEADERS[int(code)]

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.routing import compile_path
 from starlette.types import Scope
 
-__all__ = ["OPEN_ROUTES", "RequestFacts", "RouteNames", "attach", "facts_of", "owner_of", "path_of"]
+__all__ = ["OPEN_ROUTES", "RequestFacts", "RouteNames", "attach", "facts_of", "owner_of", "path_of", "too_large"]
 
 OPEN_ROUTES = ("/", "/page/{asset}", "/docs", "/openapi.json", "/healthz", "/readyz")
 UNKNOWN_ROUTE = "unknown"
@@ -56,6 +56,11 @@ def path_of(scope: Scope) -> str:
     """The path that the routes see: without the prefix that the app is mounted at."""
     path, prefix = str(scope["path"]), str(scope.get("root_path", ""))
     return path[len(prefix) :] if prefix and path.startswith(prefix) else path
+
+
+def too_large(max_bytes: int) -> str:
+    """The sentence of a 413, whether the length was declared or counted."""
+    return f"the upload is over {max_bytes >> 20} MiB, the most that is taken here; send less at once"
 
 
 class RouteNames:

@@ -16,9 +16,9 @@ class AppSettings(Stored):
     """Settings of one HTTP app. The defaults are those of a service on loopback that has no keys.
 
     keys_file: the keys that it knows; None where it knows none. require_keys: refuse who has no key even where none was made
-    yet. audit_folder: where its audit log lies; None for no log. max_upload_mib bounds one clip, max_recording_mib one
-    lesson's recording. max_clips_waiting: clips that are being scored or wait for it; max_uploads: bodies that are being
-    received at once. deadline_s: what a request may take from its arrival to its answer; a client may ask for less.
+    yet. audit_folder: where its audit log lies; None for no log. max_upload_mib bounds one clip; a lesson's recording has its
+    bound in JobLimits. max_clips_waiting: clips that are being scored or wait for it; max_uploads: clips' bodies that are
+    being received at once. deadline_s: what a request may take from its arrival to its answer; a client may ask for less.
     upload_s: how long a body may take to arrive, and longer only where it comes at min_upload_kib_per_s (Apache's
     mod_reqtimeout has the same rule, MinRate). open_rate_per_minute: requests that a service without keys answers.
     cors_origins: pages of other origins that may call it. open_hosts: names in Host that it answers to while it has no keys,
@@ -30,7 +30,6 @@ class AppSettings(Stored):
     require_keys: bool = False
     audit_folder: Path | None = None
     max_upload_mib: int = Field(default=100, ge=1)
-    max_recording_mib: int = Field(default=4096, ge=1)
     max_clips_waiting: int = Field(default=8, ge=0)
     max_uploads: int = Field(default=32, ge=1)
     deadline_s: float = Field(default=120.0, gt=0)

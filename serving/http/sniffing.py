@@ -5,9 +5,9 @@ import re
 from data_shards.decode import is_container
 from data_shards.errors import ClipError
 
-__all__ = ["check_clip"]
+__all__ = ["HEAD_BYTES", "check_clip"]
 
-_HEAD_BYTES = 4096
+HEAD_BYTES = 4096
 # What ffmpeg would take for a list of other files or addresses. Its probe for SDP looks at every line (libavformat/rtsp.c,
 # sdp_probe) and that for DASH for the tag anywhere, so a container's first bytes before them do not make them harmless.
 _FOLLOWED = re.compile(rb"\A\s*#EXTM3U|\A\s*ffconcat|\A\s*\[playlist\]|(?:\A|[\r\n])c=IN IP|<MPD[\s>]|<SmoothStreamingMedia")
@@ -24,10 +24,11 @@ _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
 
 def check_clip(clip: bytes) -> None:
-    """ClipError, which says what the upload is, where it is no video container, or might lead a decoder to other files."""
-    head = clip[:_HEAD_BYTES]
+    """ClipError, which says what the upload is, where it is no video container, or might lead a decoder to other files. clip:
+    its first HEAD_BYTES, or all of it."""
+    head = clip[:HEAD_BYTES]
     if not head:
-        raise ClipError("the upload is empty; send a video file as the form field 'clip'")
+        raise ClipError("the upload is empty; send a video file")
     if _FOLLOWED.search(head):
         raise ClipError(
             "not a video container but a list of other files or addresses, which is not followed; send the video itself"

@@ -42,9 +42,10 @@ class Job(Stored):
 
 
 class JobLimits(Stored):
-    """Bounds on jobs. keep_results_s: from the end of a job until it is deleted; upload_s: without a new piece, until an
-    unfinished upload is; min_free_bytes: of the disk, that no upload takes; the numbers of jobs count those that are there, and
-    max_waiting those that are uploaded, wait or run."""
+    """Bounds on jobs. max_bytes: of one recording; keep_results_s: from the end of a job until it is deleted; upload_s: without a
+    new piece, until an unfinished upload is; min_free_bytes: of the disk, that no upload takes; the numbers of jobs count those
+    that are there, and max_waiting those that are being uploaded, wait or run; no owner has more than half of those places
+    [choice]."""
 
     max_bytes: int = Field(default=4 << 30, gt=0)
     max_jobs_per_owner: int = Field(default=20, gt=0)

@@ -1,36 +1,39 @@
 """/v1/jobs: a lesson's recording is uploaded, scored when it is its turn, asked for and deleted. Only its owner sees it."""
 
+import asyncio
 import json
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Header
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi import APIRouter, Depends, Header
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
 from data_shards.errors import ClipError
-from serving.answer import Problem
+from serving.http.openapi_schema import problems
+from serving.http.request_facts import facts_of
 from serving.jobs.multipart import body_pieces, file_pieces
 from serving.jobs.record import Job, JobRefused, JobStatus
 from serving.jobs.runner import JobRunner
 from serving.jobs.uploads import Uploads
 from serving.lesson.record import LessonResult
 
-__all__ = ["add_job_routes", "job_router"]
+__all__ = ["job_router"]
 
 _IDLE_S = 30.0
 _MAX_ASKED_BYTES = 4096
-_REFUSALS = {
-    404: "No such lesson of yours.",
-    408: "Nothing came for too long.",
-    409: "The lesson is not at that point.",
-    413: "The recording, or the piece, is too large.",
-    415: "Neither a form nor JSON.",
-    422: "The recording cannot be used.",
-    429: "You have too many lessons here; Retry-After says when to ask again.",
-    503: "Too many lessons are waiting, or the disk is full; Retry-After says when to ask again.",
+# short names for the log and the counters
+_REASONS = {
+    404: "job_unknown",
+    408: "slow",
+    409: "job_state",
+    413: "too_large",
+    415: "request",
+    422: "request",
+    429: "jobs",
+    503: "full",
 }
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {"type": "object", "required": ["recording"], "properties": {"recording": {"type": "string", "format": "binary"}}}
@@ -42,13 +45,9 @@ _CREATE_BODY = {
 _PIECE_BODY = {"required": True, "content": {"application/octet-stream": _BINARY}}
 
 
-def add_job_routes(app: FastAPI, jobs: JobRunner, *, owner_of: Callable[..., Any]) -> None:
-    """Add the routes to an app. owner_of: a dependency that gives the id of the request's key."""
-    app.include_router(job_router(jobs, owner_of=owner_of))
-
-
 def job_router(jobs: JobRunner, *, owner_of: Callable[..., Any]) -> APIRouter:
-    """The routes. Whoever serves calls jobs.start() before and jobs.close() after."""
+    """The routes. Whoever serves calls jobs.start() before and jobs.close() after. owner_of: a dependency that gives the id of
+    the request's key."""
     router = APIRouter(route_class=_Route)
     _add_uploading(router, jobs, owner_of)
     _add_asking(router, jobs, owner_of)
@@ -65,7 +64,7 @@ def _add_uploading(router: APIRouter, jobs: JobRunner, owner_of: Callable[..., A
         response_model=JobStatus,
         responses={
             201: {"model": JobStatus, "description": "Send the recording in pieces."},
-            **_problems(408, 413, 415, 422, 429, 503),
+            **problems(408, 413, 415, 422, 429, 503),
         },
         openapi_extra={"requestBody": _CREATE_BODY},
     )
@@ -79,7 +78,7 @@ def _add_uploading(router: APIRouter, jobs: JobRunner, owner_of: Callable[..., A
 
     @router.patch(
         "/v1/jobs/{job_id}/recording",
-        responses=_problems(404, 408, 409, 413, 422, 503),
+        responses=problems(404, 408, 409, 413, 422, 503),
         openapi_extra={"requestBody": _PIECE_BODY},
     )
     async def piece(
@@ -101,44 +100,51 @@ def _add_asking(router: APIRouter, jobs: JobRunner, owner_of: Callable[..., Any]
         jobs.store.sweep()
         return [jobs.status(job) for job in jobs.store.all(owner)]
 
-    @router.get("/v1/jobs/{job_id}", responses=_problems(404))
+    @router.get("/v1/jobs/{job_id}", responses=problems(404))
     async def status(job_id: str, owner: Annotated[str, Depends(owner_of)]) -> JobStatus:
         """How far a lesson is."""
         return jobs.status(jobs.store.get(job_id, owner))
 
-    @router.delete("/v1/jobs/{job_id}", status_code=204, responses=_problems(404))
+    @router.delete("/v1/jobs/{job_id}", status_code=204, responses=problems(404))
     async def delete(job_id: str, owner: Annotated[str, Depends(owner_of)]) -> None:
         """Stop a lesson and remove everything of it."""
         await jobs.delete(jobs.store.get(job_id, owner))
 
 
 def _add_results(router: APIRouter, jobs: JobRunner, owner_of: Callable[..., Any]) -> None:
-    @router.get("/v1/jobs/{job_id}/result", responses=_problems(404, 409))
-    async def result(job_id: str, owner: Annotated[str, Depends(owner_of)]) -> LessonResult:
+    # the numbers of an hour with many people are a matter for a thread: others wait for the event loop
+    @router.get("/v1/jobs/{job_id}/result", response_model=LessonResult, responses=problems(404, 409))
+    async def result(job_id: str, owner: Annotated[str, Depends(owner_of)]) -> Response:
         """A lesson's timelines, once it is done."""
-        return jobs.store.result(jobs.store.get(job_id, owner))
+        lesson = await asyncio.to_thread(jobs.store.result, jobs.store.get(job_id, owner))
+        return Response(await asyncio.to_thread(lesson.to_bytes), media_type="application/json")
 
-    @router.get("/v1/jobs/{job_id}/result.csv", response_class=PlainTextResponse, responses=_problems(404, 409))
+    @router.get("/v1/jobs/{job_id}/result.csv", response_class=_Csv, responses=problems(404, 409))
     async def result_csv(job_id: str, owner: Annotated[str, Depends(owner_of)]) -> Response:
         """The same as CSV."""
-        lesson = jobs.store.result(jobs.store.get(job_id, owner))
-        from serving.report import lesson_csv  # type: ignore[import-not-found,unused-ignore]
+        from serving.report import lesson_csv
 
+        lesson = await asyncio.to_thread(jobs.store.result, jobs.store.get(job_id, owner))
         headers = {"Content-Disposition": 'attachment; filename="lesson.csv"'}
-        return Response(lesson_csv(lesson), media_type="text/csv; charset=utf-8", headers=headers)
+        return _Csv(await asyncio.to_thread(lesson_csv, lesson), headers=headers)
 
-    @router.get("/v1/jobs/{job_id}/report", response_class=HTMLResponse, responses=_problems(404, 409))
+    @router.get("/v1/jobs/{job_id}/report", response_class=HTMLResponse, responses=problems(404, 409))
     async def report(job_id: str, owner: Annotated[str, Depends(owner_of)]) -> HTMLResponse:
         """The same as one HTML file for a teacher."""
-        lesson = jobs.store.result(jobs.store.get(job_id, owner))
-        from serving.report import lesson_page  # type: ignore[import-not-found,unused-ignore]
+        from serving.report import lesson_page
 
+        lesson = await asyncio.to_thread(jobs.store.result, jobs.store.get(job_id, owner))
         # saved, not shown: its style is in it, which the policy of what this service shows forbids
-        return HTMLResponse(lesson_page(lesson), headers={"Content-Disposition": 'attachment; filename="lesson.html"'})
+        headers = {"Content-Disposition": 'attachment; filename="lesson.html"'}
+        return HTMLResponse(await asyncio.to_thread(lesson_page, lesson), headers=headers)
+
+
+class _Csv(Response):
+    media_type = "text/csv"
 
 
 class _Route(APIRoute):
-    """Answers a refusal as a Problem with its status, whatever app it is in."""
+    """Answers a refusal as a Problem with its status, whatever app it is in, and names it for the log and the counters."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -147,9 +153,11 @@ class _Route(APIRoute):
             try:
                 return await handle(request)
             except JobRefused as error:
+                facts_of(request.scope).refusal = _REASONS[error.status]
                 headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
                 return JSONResponse({"error": str(error)}, status_code=error.status, headers=headers)
             except ClipError as error:
+                facts_of(request.scope).refusal = "clip"
                 return JSONResponse({"error": str(error)}, status_code=422)
 
         return answered
@@ -180,7 +188,3 @@ async def _asked_size(request: Request) -> int:
     if not isinstance(size, int) or isinstance(size, bool):
         raise JobRefused(422, 'say how long the recording is, as JSON: {"size_bytes": 123456}')
     return size
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Problem, "description": _REFUSALS[status]} for status in statuses}

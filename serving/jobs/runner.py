@@ -4,9 +4,10 @@ import asyncio
 import logging
 from pathlib import Path
 
-from data_shards.errors import RaptError, ServiceError
+from data_shards.errors import ClipError, RaptError, ServiceError
 from serving.jobs.record import Job, JobStatus
 from serving.jobs.store import JobStore
+from serving.lesson.record import LessonResult
 from serving.lesson.score import score_lesson
 from serving.lesson.watch import LessonSettings
 from serving.scoring import Scoring
@@ -14,7 +15,7 @@ from serving.scoring import Scoring
 __all__ = ["JobRunner"]
 
 _log = logging.getLogger("rapt.jobs")
-_TRIES = 30  # where the service itself cannot score: a model that is being loaded, a queue that is full
+_TRIES = 90  # where the service itself cannot score: a model that is being loaded, which takes minutes, a queue that is full
 _WAIT_S = 10.0
 _SWEEP_S = 30.0
 
@@ -67,12 +68,13 @@ class JobRunner:
         return job
 
     async def delete(self, job: Job) -> None:
-        """Stop the job, wherever it is, and remove everything of it."""
+        """Stop the job, wherever it is, and remove everything of it, also where this is itself cancelled on the way."""
         task = self._running.get(job.id)
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
         self.store.delete(job)
+        if task is not None:
+            task.add_done_callback(lambda _: self.store.delete(job))  # what it still wrote
+            task.cancel()
+            await asyncio.wait([task])
 
     def status(self, job: Job) -> JobStatus:
         """What the job's owner is told."""
@@ -80,7 +82,9 @@ class JobRunner:
 
     async def _serve(self) -> None:
         while True:
-            job = next((job for job in self.store.all() if job.state == "queued" and job.id not in self._running), None)
+            # a job that is running and that nobody runs could not be written down when it ended
+            waiting = (job for job in self.store.all() if job.state in ("queued", "running"))
+            job = next((job for job in waiting if job.id not in self._running), None)
             if job is None:
                 self._work.clear()
                 await self._work.wait()
@@ -91,25 +95,35 @@ class JobRunner:
             finally:
                 self._running.pop(job.id, None)
                 self._progress.pop(job.id, None)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                _log.warning("lesson %s: %s; it is tried again in %g s", job.id, error, self._wait_s)
+                await asyncio.sleep(self._wait_s)
 
     async def _run(self, job: Job) -> None:
-        """Score one lesson to its end. Cancelled, it leaves the job as it is."""
+        """Score one lesson to its end. Cancelled, it leaves the job as it is. OSError where its state cannot be written."""
         job = self.store.keep(job, state="running")
         try:
             result = await self._scored(job)
-        except RaptError as error:
+        except (ClipError, ServiceError) as error:
             self.store.end(job, error=str(error))
-        except Exception as error:  # one lesson must not end the service
-            _log.warning("lesson %s: %s", job.id, type(error).__name__, exc_info=error)
-            self.store.end(job, error=f"an error that was not foreseen ({type(error).__name__}); the lesson was not scored")
+        except Exception as error:  # one lesson must not end the service; what its operator has to mend may name paths
+            _log.warning("lesson %s: %s", job.id, error, exc_info=None if isinstance(error, RaptError) else error)
+            sentence = f"the service could not watch the lesson ({type(error).__name__}); tell who runs it, and submit it again"
+            self.store.end(job, error=sentence)
         else:
             self.store.end(job, result=result)
 
-    async def _scored(self, job: Job):  # type: ignore[no-untyped-def]
-        def show(done_s: float, total_s: float) -> None:
-            self._progress[job.id] = (done_s, total_s)
+    async def _scored(self, job: Job) -> LessonResult:
+        """The lesson's result. ServiceError where the service could not score so often without getting any further."""
+        reached_s, tries = 0.0, 0
 
-        for left in reversed(range(_TRIES)):
+        def show(done_s: float, total_s: float) -> None:
+            nonlocal reached_s, tries
+            self._progress[job.id] = (done_s, total_s)
+            if done_s > reached_s:
+                reached_s, tries = done_s, 0
+
+        while True:
             try:
                 return await score_lesson(
                     self.store.recording(job),
@@ -120,10 +134,10 @@ class JobRunner:
                     progress=show,
                 )
             except ServiceError:
-                if not left:
+                tries += 1
+                if tries >= _TRIES:
                     raise
                 await asyncio.sleep(self._wait_s)
-        raise AssertionError("the last try returns or raises")
 
     async def _sweep(self) -> None:
         """Also where nobody asks."""

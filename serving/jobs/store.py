@@ -6,6 +6,7 @@ ID/windows.jsonl, watch.json, lesson.json   what a lesson knows so far (`serving
 ID/result.json    the LessonResult, numbers alone, for as long as is said
 """
 
+import fcntl
 import os
 import re
 import secrets
@@ -18,12 +19,26 @@ from data_shards.errors import ShardError
 from serving.jobs.record import Job, JobLimits, JobRefused, JobStatus
 from serving.lesson.record import LessonResult
 
-__all__ = ["JobStore"]
+__all__ = ["JobStore", "claim"]
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _KEPT = ("job.json", "result.json")
 _ENDED = ("done", "failed", "stopped")
 _ASK_AGAIN_S = 60
+_NONE = "no such lesson; it may have been deleted, or kept as long as results are kept here"
+
+
+def claim(folder: Path) -> int | None:
+    """Keep other endpoints out of the folder while the descriptor that is returned is open; None where one has it already. Two
+    would run each other's jobs, and delete what they do not know."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = os.open(folder.with_name(f".{folder.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
 
 
 class JobStore:
@@ -49,7 +64,14 @@ class JobStore:
             raise JobRefused(
                 429, f"you have {limits.max_jobs_per_owner} lessons here already; delete one first", retry_after_s=_ASK_AGAIN_S
             )
-        waiting = sum(job.state not in _ENDED for job in self._jobs.values())
+        unfinished = [job for job in self._jobs.values() if job.state not in _ENDED]
+        if sum(job.owner == owner for job in unfinished) >= max(1, limits.max_waiting // 2):
+            raise JobRefused(
+                429,
+                "your lessons have half of all places here; wait for one, or delete one",
+                retry_after_s=_ASK_AGAIN_S,
+            )
+        waiting = len(unfinished)
         if waiting >= limits.max_waiting or len(self._jobs) >= limits.max_jobs:
             raise JobRefused(
                 503,
@@ -66,7 +88,8 @@ class JobStore:
     def check_room(self, size_bytes: int) -> None:
         """JobRefused where the disk would not hold so many more bytes beside what other uploads have been promised."""
         uploading = [job for job in list(self._jobs.values()) if job.state == "uploading"]
-        promised = sum(job.size_bytes - self.uploaded_bytes(job) for job in uploading)
+        # one that comes without saying how long it is, is longer than was promised
+        promised = sum(max(0, job.size_bytes - self.uploaded_bytes(job)) for job in uploading)
         if shutil.disk_usage(self.folder).free - promised - size_bytes < self.limits.min_free_bytes:
             raise JobRefused(503, "the disk has no room for the recording now; try again later", retry_after_s=10 * _ASK_AGAIN_S)
 
@@ -75,12 +98,20 @@ class JobStore:
         self.sweep()
         job = self._jobs.get(job_id)
         if job is None or job.owner != owner:
-            raise JobRefused(404, "no such lesson; it may have been deleted, or kept as long as results are kept here")
+            raise JobRefused(404, _NONE)
         return job
 
     def current(self, job: Job) -> Job | None:
         """The job as it is now; None where it was deleted."""
         return self._jobs.get(job.id)
+
+    def touch(self, job: Job) -> bool:
+        """A piece of its recording came: the time that an unfinished upload is kept begins anew, until a restart. False where the
+        job was deleted."""
+        current = self.current(job)
+        if current is not None:
+            self._jobs[job.id] = current.model_copy(update={"touched_at": datetime.now(UTC)})
+        return current is not None
 
     def all(self, owner: str | None = None) -> list[Job]:
         """Every job, or the owner's, oldest first."""
@@ -111,7 +142,6 @@ class JobStore:
     def delete(self, job: Job) -> None:
         """Nothing of it is left."""
         self._jobs.pop(job.id, None)
-        self._remove_recording(job)
         shutil.rmtree(self.folder_of(job), ignore_errors=True)
 
     def sweep(self, now: datetime | None = None) -> None:
@@ -134,7 +164,11 @@ class JobStore:
             raise JobRefused(409, f"the lesson was not scored: {job.error}")
         if job.state != "done":
             raise JobRefused(409, f"the lesson is {job.state}; ask again when its state is 'done'", retry_after_s=5)
-        return LessonResult.from_bytes((self.folder_of(job) / "result.json").read_bytes(), origin="result.json")
+        try:
+            content = (self.folder_of(job) / "result.json").read_bytes()
+        except FileNotFoundError:
+            raise JobRefused(404, _NONE) from None  # deleted while it was asked for
+        return LessonResult.from_bytes(content, origin="result.json")
 
     def status(self, job: Job, done_s: float = 0.0, total_s: float = 0.0) -> JobStatus:
         """What its owner is told; done_s and total_s of a running one."""

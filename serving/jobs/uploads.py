@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import BinaryIO
 
-from data_shards.decode import check_container
 from data_shards.errors import ClipError
+from serving.http.sniffing import HEAD_BYTES, check_clip
 from serving.jobs.record import Job, JobRefused
 from serving.jobs.runner import JobRunner
 
@@ -54,7 +55,8 @@ class Uploads:
 
     def _whole(self, job: Job) -> Job:
         """All bytes are there: what is no video by its first ones is refused now, not when its turn comes."""
-        check_container(self._store.recording(job))
+        with self._store.recording(job).open("rb") as file:
+            check_clip(file.read(HEAD_BYTES))
         return self._jobs.enqueue(job)
 
     async def _append(self, job: Job, pieces: AsyncIterator[bytes], *, up_to: int) -> None:
@@ -67,17 +69,20 @@ class Uploads:
                     if file.tell() + len(piece) > up_to:
                         raise JobRefused(413, f"more than the {up_to} bytes that may come; begin the upload again")
                     await asyncio.to_thread(self._write, file, piece)
-        finally:
-            self._writing.discard(job.id)
-        if self._store.current(job) is None:
-            raise JobRefused(404, "the lesson was deleted meanwhile")
-
-    def _write(self, file, piece: bytes) -> None:  # type: ignore[no-untyped-def]
-        try:
-            self._store.check_room(len(piece))
-            file.write(piece)
-            file.flush()
-        except OSError as error:
+                    self._touch(job)
+        except OSError as error:  # of the closing too, which writes what a full disk did not take
             raise JobRefused(
                 503, f"the recording cannot be written ({error.strerror}); try again later", retry_after_s=600
             ) from None
+        finally:
+            self._writing.discard(job.id)
+        self._touch(job)
+
+    def _touch(self, job: Job) -> None:
+        if not self._store.touch(job):
+            raise JobRefused(404, "the lesson was deleted meanwhile; submit it again")
+
+    def _write(self, file: BinaryIO, piece: bytes) -> None:
+        self._store.check_room(len(piece))
+        file.write(piece)
+        file.flush()

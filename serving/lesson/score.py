@@ -60,6 +60,7 @@ async def score_lesson(
     before_s = journal.took_s
     begun: Begun | None = None
     told = asyncio.ensure_future(asyncio.to_thread(child.next))
+    marked: asyncio.Future[None] = asyncio.ensure_future(asyncio.sleep(0))
     try:
         while True:
             message, blobs = await asyncio.shield(told)  # its thread cannot be cancelled
@@ -74,10 +75,14 @@ async def score_lesson(
                 journal.add(await _scored(message, blobs, scoring, model))
             elif isinstance(message, Marked):
                 took_s = before_s + time.monotonic() - begun_s
-                await asyncio.to_thread(journal.mark, blobs[0], next_window=message.next_window, took_s=took_s)
+                marked = asyncio.ensure_future(
+                    asyncio.to_thread(journal.mark, blobs[0], next_window=message.next_window, took_s=took_s)
+                )
+                await asyncio.shield(marked)
     finally:
         child.kill()
-        await asyncio.gather(told, return_exceptions=True)  # its thread ends with the child
+        # its thread ends with the child; and nothing is written to the folder once this has ended, for it may be deleted then
+        await asyncio.gather(told, marked, return_exceptions=True)
         child.close()
     assert begun is not None
     progress(message.end_s, message.end_s)

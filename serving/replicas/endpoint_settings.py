@@ -3,7 +3,7 @@
 import os
 import ssl
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, ValidationError
 
@@ -44,9 +44,15 @@ class EndpointSettings(Stored):
     jobs_folder: Path | None = None
     jobs: JobLimits = Field(default_factory=JobLimits)
 
+    @property
+    def longest_upload_s(self) -> float:
+        """How long the largest body that is taken may take to arrive: a clip's, or a whole lesson's in one request."""
+        max_bytes = self.jobs.max_bytes if self.jobs_folder else self.app.max_upload_mib << 20
+        return max(self.app.upload_s, max_bytes / (self.app.min_upload_kib_per_s << 10))
+
     @classmethod
-    def from_arguments(cls, arguments: dict[str, str]) -> Self:
-        """The settings of an application's `args`, whose values are text. ConfigError where one is unknown or unfit."""
+    def from_arguments(cls, arguments: dict[str, Any]) -> Self:
+        """The settings of an application's `args`: text, and such again for `app` and `jobs`. ConfigError where one is unfit."""
         try:
             return cls.model_validate_strings(arguments)
         except ValidationError as error:

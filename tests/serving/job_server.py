@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 
 from serving.jobs.record import JobLimits
-from serving.jobs.routes import add_job_routes
+from serving.jobs.routes import job_router
 from serving.jobs.runner import JobRunner
 from serving.jobs.store import JobStore
 from serving.scoring import Scoring
@@ -32,7 +32,7 @@ def job_app(scoring: Scoring, folder: Path, limits: JobLimits | None = None) -> 
         await jobs.close()
 
     app = FastAPI(lifespan=lifespan)
-    add_job_routes(app, jobs, owner_of=owner_of)
+    app.include_router(job_router(jobs, owner_of=owner_of))
     return app
 
 

@@ -2,19 +2,16 @@
 
 import os
 import shutil
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from starlette.types import ASGIApp
 
 from tests.conftest import ROOT
+from tests.serving.loopback import served
 
 __all__ = [
     "CHROMIUM",
@@ -35,19 +32,8 @@ SCREENSHOTS = Path(os.environ.get("RAPT_SCREENSHOTS", ROOT / "build" / "screensh
 @contextmanager
 def serving(app: ASGIApp) -> Iterator[str]:
     """The app's address, until the block ends."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            while not server.started:
-                assert thread.is_alive(), "the server did not start"
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
+    with served(app) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager

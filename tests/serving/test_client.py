@@ -25,8 +25,8 @@ from serving.lesson.record import LessonResult
 from serving.predictor import Predictor
 from serving.scoring import LocalScoring
 from tests.cluster.test_command_line import rapt_run
+from tests.serving.certificate import make_certificate
 from tests.serving.loopback import served
-from tests.serving.test_presence import make_certificate
 from training.registry import RegisteredModel
 
 
@@ -139,7 +139,7 @@ class LessonServer:
 
     def __init__(self, faults: dict[int, str]) -> None:
         self.faults, self.pieces, self.recording, self.size_bytes = faults, 0, b"", 0
-        self.polls = 0
+        self.polls = self.asked = 0
         self.app = Starlette(
             routes=[
                 Route("/v1/jobs", self.create, methods=["POST"]),
@@ -159,6 +159,7 @@ class LessonServer:
         return JSONResponse(self.status(), 201)
 
     async def show(self, request: Request) -> Response:
+        self.asked += 1
         self.polls += len(self.recording) == self.size_bytes
         return JSONResponse(self.status())
 
@@ -169,6 +170,11 @@ class LessonServer:
             return JSONResponse({"error": "another offset"}, 409)
         if fault == "busy":
             return JSONResponse({"error": "busy"}, 503, {"Retry-After": "2"})
+        if fault == "too often":
+            return JSONResponse({"error": "over 60 requests a minute"}, 429, {"Retry-After": "1"})
+        if fault == "too slow":
+            self.recording += (await request.body())[:1000]
+            return JSONResponse({"error": "the upload took more than 60 s"}, 408)
         if fault == "half arrives":
             self.recording += (await request.body())[:1000]
             return StreamingResponse(cut())
@@ -203,6 +209,19 @@ def test_an_upload_goes_on_after_lost_connections_and_refusals(tmp_path: Path, m
         assert client.wait(job.id).state == "done"
         with pytest.raises(ServiceError, match="no such lesson"):
             client.result(job.id)
+
+
+def test_an_upload_over_its_keys_rate_waits_and_asks_for_nothing_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "_PIECE_BYTES", 10_000)
+    recording = tmp_path / "lesson.mp4"
+    recording.write_bytes(b"a" * 25_000)
+    lessons = LessonServer({2: "too often", 4: "too often", 5: "too slow"})
+    with served(lessons.app) as port, patient(f"http://127.0.0.1:{port}") as (client, waits):
+        assert client.submit_lesson(recording).state == "queued"
+    assert lessons.recording == recording.read_bytes()
+    assert (waits, lessons.asked) == ([1.0, 1.0], 1)  # what it asked was how much of the slow piece is there
 
 
 def test_an_upload_that_another_run_began_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,17 +9,16 @@ from click.testing import CliRunner
 from cluster.command_line import rapt
 from data_shards.errors import ConfigError
 from serving.replicas.endpoint_settings import EndpointSettings, TlsFiles, check_exposure
+from tests.serving.certificate import make_certificate
 
 
 @pytest.fixture(scope="module")
 def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """cert.pem with key.pem, and other.pem, the key of another."""
     folder = tmp_path_factory.mktemp("pems")
-    for key in ("key", "other"):
-        make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-        cert = "cert" if key == "key" else "other-cert"
-        subprocess.run([*make, "-keyout", f"{key}.pem", "-out", f"{cert}.pem"], cwd=folder, check=True, capture_output=True)
-        (folder / f"{key}.pem").chmod(0o600)
+    make_certificate(folder)
+    other, _ = make_certificate(folder / "other")
+    other.rename(folder / "other.pem")
     return folder
 
 
@@ -42,10 +41,15 @@ def test_what_does_not_belong_together_is_refused(pems: Path, cert: str, key: st
 
 
 def test_a_key_with_a_password_is_refused_and_nothing_asks_for_it(pems: Path) -> None:
-    locked = ["openssl", "rsa", "-aes256", "-passout", "pass:secret", "-in", "key.pem", "-out", "locked.pem"]
+    locked = ["openssl", "pkey", "-aes256", "-passout", "pass:secret", "-in", "key.pem", "-out", "locked.pem"]
     subprocess.run(locked, cwd=pems, check=True, capture_output=True)
     with pytest.raises(ConfigError, match="no certificate with its unencrypted key"):
         TlsFiles(pems / "cert.pem", pems / "locked.pem")
+
+
+def test_the_longest_upload_is_that_of_the_largest_body_that_is_taken(tmp_path: Path) -> None:
+    assert EndpointSettings().longest_upload_s == 100 * 1024 / 256
+    assert EndpointSettings(jobs_folder=tmp_path).longest_upload_s == 4096 * 1024 / 256
 
 
 def test_plain_http_beyond_loopback_must_be_said(pems: Path) -> None:

@@ -17,6 +17,9 @@ from serving.confined.decode_child import DecodeChild
 from serving.http.guards import MAX_HEADERS
 from serving.http.http_api import build_app
 from serving.http.settings import AppSettings
+from serving.jobs.record import JobLimits
+from serving.jobs.runner import JobRunner
+from serving.jobs.store import JobStore
 from serving.predictor import Predictor
 from serving.scoring import LocalScoring
 from training.registry import RegisteredModel
@@ -80,6 +83,27 @@ def test_the_figures_tell_of_requests_answers_stages_refusals_and_the_model(app:
     assert found["rapt_received_bytes_total",] > len(clip)
     assert found["rapt_model_info", predictor.info.data_digest, "engagement", "1"] == 1
     assert found["process_resident_memory_bytes",] > 0
+
+
+def test_refusals_of_lessons_are_named_too(predictor: Predictor, child: DecodeChild, tmp_path: Path) -> None:
+    scoring = LocalScoring(predictor, child)
+    jobs = JobRunner(JobStore(tmp_path / "jobs", JobLimits(max_bytes=1 << 20, max_jobs_per_owner=1)), scoring)
+    with TestClient(build_app(scoring, AppSettings(audit_folder=tmp_path), jobs=jobs)) as client:
+        answers = [
+            client.get("/v1/jobs/none"),
+            client.post("/v1/jobs", json={"size_bytes": "many"}),
+            client.post("/v1/jobs", files={"recording": b"no video"}),
+            client.post("/v1/jobs", files={"recording": b"\x00" * (2 << 20)}),
+            created := client.post("/v1/jobs", json={"size_bytes": 1000}),
+            client.get(f"/v1/jobs/{created.json()['id']}/result"),
+            client.post("/v1/jobs", json={"size_bytes": 1000}),
+        ]
+        assert [answer.status_code for answer in answers] == [404, 422, 422, 413, 201, 409, 429]
+        assert figures(client)["rapt_refusals_total", "job_state"] == 1
+    lines = [json.loads(line) for line in (tmp_path / AUDIT_FILE).read_text().splitlines()]
+    assert [line["refusal"] for line in lines if line["route"].startswith("/v1/jobs")] == [
+        *["job_unknown", "request", "clip", "too_large", None, "job_state", "jobs"]
+    ]
 
 
 def test_two_apps_of_a_process_count_for_themselves(app: Apps) -> None:

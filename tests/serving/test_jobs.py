@@ -1,6 +1,8 @@
 """Lessons as jobs over HTTP: uploaded whole or in pieces, only their owner's, bounded, and still there after a kill."""
 
+import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,15 +11,19 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.jobs.record import JobLimits, JobRefused, JobStatus
-from serving.jobs.store import JobStore
+from data_shards.errors import ClipError, ConfigError, ServiceError
+from serving.jobs import runner
+from serving.jobs.record import Job, JobLimits, JobRefused, JobStatus
+from serving.jobs.runner import JobRunner
+from serving.jobs.store import JobStore, claim
 from serving.lesson.record import LessonResult
-from serving.scoring import LocalScoring
+from serving.scoring import LocalScoring, Scoring
 from tests.conftest import ROOT
 from tests.serving.job_server import job_app
 from tests.serving.lesson_scoring import local_scoring
@@ -91,6 +97,10 @@ def test_a_lesson_is_handed_in_scored_asked_for_and_deleted(client: TestClient, 
     assert sorted(os.listdir(tmp_path / "jobs" / status.id)) == ["job.json", "result.json"]
     result = LessonResult.model_validate(client.get(f"/v1/jobs/{status.id}/result").json())
     assert len(result.people) == 5
+    for name, kind in (("result.csv", "text/csv; charset=utf-8"), ("report", "text/html; charset=utf-8")):
+        saved = client.get(f"/v1/jobs/{status.id}/{name}")
+        assert (saved.headers["content-type"], saved.headers["content-disposition"][:10]) == (kind, "attachment")
+        assert "person" in saved.text
     assert client.delete(f"/v1/jobs/{status.id}").status_code == 204
     assert client.get(f"/v1/jobs/{status.id}").status_code == 404
     assert os.listdir(tmp_path / "jobs") == []
@@ -159,10 +169,12 @@ def test_a_form_that_is_none_or_holds_no_video_is_refused_and_leaves_nothing(cli
         client.post("/v1/jobs", files={"recording": b""}),
         client.post("/v1/jobs", files={"recording": b"no video"}),
         client.post("/v1/jobs", data={"much": "x" * 50_000}, files={"recording": b"x"}),
+        client.post("/v1/jobs", files={"recording": b"OggS\r\nv=0\r\nc=IN IP4 10.0.0.1\r\nm=video 5004 RTP/AVP 96\r\n"}),
     ]
-    assert [answer.status_code for answer in answers] == [415, 422, 422, 422, 422, 422, 422]
+    assert [answer.status_code for answer in answers] == [415, 422, 422, 422, 422, 422, 422, 422]
     assert all(list(answer.json()) == ["error"] for answer in answers)
     assert "not a video container" in answers[5].json()["error"]
+    assert "a list of other files or addresses" in answers[7].json()["error"]
     assert os.listdir(tmp_path / "jobs") == []
 
 
@@ -177,11 +189,11 @@ def test_a_recording_that_cannot_be_used_is_a_failed_lesson(client: TestClient, 
 
 
 def test_bounds_are_answers_at_once(scoring: LocalScoring, face_model: Path, tmp_path: Path) -> None:
-    limits = JobLimits(max_jobs_per_owner=2, max_waiting=3, max_bytes=1000)
+    limits = JobLimits(max_jobs_per_owner=2, max_waiting=4, max_bytes=1000)
     with TestClient(job_app(scoring, tmp_path / "jobs", limits)) as client:
-        answers = [client.post("/v1/jobs", json={"size_bytes": 10}, headers={"X-Owner": owner}) for owner in "aaabb"]
-        assert [answer.status_code for answer in answers] == [201, 201, 429, 201, 503]
-        assert [answer.headers.get("Retry-After") for answer in answers] == [None, None, "60", None, "60"]
+        answers = [client.post("/v1/jobs", json={"size_bytes": 10}, headers={"X-Owner": owner}) for owner in "aaabbc"]
+        assert [answer.status_code for answer in answers] == [201, 201, 429, 201, 201, 503]
+        assert [answer.headers.get("Retry-After") for answer in answers] == [None, None, "60", None, None, "60"]
         assert client.post("/v1/jobs", json={"size_bytes": 1001}).status_code == 413
         client.delete(f"/v1/jobs/{answers[0].json()['id']}", headers={"X-Owner": "a"})
         streamed = client.post("/v1/jobs", files={"recording": b"\x00" * 2000}, headers={"X-Owner": "c"})
@@ -209,6 +221,55 @@ def test_what_is_over_is_deleted_when_its_time_is_over(tmp_path: Path) -> None:
     assert os.stat(tmp_path / queued.id).st_mode & 0o077 == 0
 
 
+def test_a_disk_that_takes_no_more_is_a_sentence(client: TestClient, tmp_path: Path) -> None:
+    job_id = client.post("/v1/jobs", json={"size_bytes": 5}).json()["id"]
+    recording = tmp_path / "jobs" / job_id / "recording"
+    recording.unlink()
+    recording.symlink_to("/dev/full")
+    answer = client.patch(f"/v1/jobs/{job_id}/recording", content=b"12345", headers={"Upload-Offset": "0"})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "600")
+    assert answer.json()["error"] == "the recording cannot be written (No space left on device); try again later"
+
+
+def test_one_owner_has_at_most_half_of_the_places(tmp_path: Path) -> None:
+    store = JobStore(tmp_path, JobLimits(max_waiting=4))
+    mine = [store.create("anna", 10) for _ in range(2)]
+    with pytest.raises(JobRefused, match="half of all places"):
+        store.create("anna", 10)
+    assert store.create("bert", 10).owner == "bert"
+    store.end(mine[0], error="no")
+    assert store.create("anna", 10).owner == "anna"
+
+
+def test_a_folder_of_lessons_is_one_endpoints(tmp_path: Path) -> None:
+    first = claim(tmp_path / "jobs")
+    assert first is not None
+    assert claim(tmp_path / "jobs") is None
+    os.close(first)
+    again = claim(tmp_path / "jobs")
+    assert again is not None
+    os.close(again)
+
+
+def test_an_upload_is_kept_while_its_pieces_come(tmp_path: Path) -> None:
+    store = JobStore(tmp_path, JobLimits(upload_s=60))
+    job = store.create("anna", 10)
+    store.keep(job, touched_at=job.touched_at - timedelta(seconds=59))
+    assert store.touch(job)
+    store.sweep(datetime.now(UTC) + timedelta(seconds=50))
+    assert store.all() != []
+    store.delete(job)
+    assert not store.touch(job)
+    assert store.all() == []
+
+
+def test_an_upload_of_unsaid_length_promises_no_room_to_others(tmp_path: Path) -> None:
+    store = JobStore(tmp_path)
+    os.truncate(store.recording(store.create("anna", 1)), 1 << 40)
+    with pytest.raises(JobRefused, match="no room for the recording"):
+        store.check_room(shutil.disk_usage(tmp_path).free)
+
+
 def test_a_folder_that_is_no_job_or_ended_half_is_put_right(tmp_path: Path) -> None:
     store = JobStore(tmp_path)
     ended_half = store.create("anna", 10)
@@ -229,6 +290,100 @@ def test_a_running_lesson_that_is_deleted_is_stopped(client: TestClient, lesson:
     assert client.delete(f"/v1/jobs/{first}").status_code == 204
     assert not (tmp_path / "jobs" / first).exists()
     assert ended(client, second).state == "done"
+
+
+class Jobs:
+    """Lessons that are scored by `score` instead of for real."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, score: Callable[..., Any]) -> None:
+        monkeypatch.setattr(runner, "score_lesson", score)
+        self.runner = JobRunner(JobStore(folder), cast("Scoring", None), wait_s=0.01)
+        self.store = self.runner.store
+
+    async def submitted(self) -> Job:
+        """A lesson that has been taken up."""
+        await self.runner.start()
+        job = self.runner.enqueue(self.store.create("anna", 10))
+        while self.store.get(job.id, "anna").state == "queued":
+            await asyncio.sleep(0.01)
+        return job
+
+    async def ended(self, job: Job) -> Job:
+        while self.store.get(job.id, "anna").state == "running":
+            await asyncio.sleep(0.01)
+        return self.store.get(job.id, "anna")
+
+
+def test_a_deletion_that_is_given_up_halfway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def score(path: Path, scoring: Scoring, folder: Path, **_: object) -> LessonResult:
+        try:
+            await asyncio.sleep(600)
+        finally:
+            await asyncio.sleep(0.1)  # as ending its child takes
+            folder.mkdir(exist_ok=True)
+            (folder / "watch.json").touch()
+        raise AssertionError("it is ended before")
+
+    async def check() -> None:
+        jobs = Jobs(tmp_path, monkeypatch, score)
+        deleting = asyncio.ensure_future(jobs.runner.delete(await jobs.submitted()))
+        await asyncio.sleep(0.01)
+        deleting.cancel()  # the client has left
+        await asyncio.sleep(0.3)
+        assert (jobs.store.all(), os.listdir(tmp_path)) == ([], [])
+        await jobs.runner.close()
+
+    asyncio.run(check())
+
+
+def test_a_lesson_whose_end_cannot_be_written_is_taken_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def score(*_: object, **__: object) -> LessonResult:
+        raise ClipError("damaged")
+
+    async def check() -> None:
+        jobs = Jobs(tmp_path, monkeypatch, score)
+        end, full = jobs.store.end, [OSError("the disk is full")]
+
+        def end_when_there_is_room(job: Job, **how: Any) -> Job:
+            if full:
+                raise full.pop()
+            return end(job, **how)
+
+        monkeypatch.setattr(jobs.store, "end", end_when_there_is_room)
+        assert (await jobs.ended(await jobs.submitted())).error == "damaged"
+        await jobs.runner.close()
+
+    asyncio.run(check())
+
+
+def test_a_lessons_owner_is_told_of_no_path_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def score(*_: object, **__: object) -> LessonResult:
+        raise ConfigError("/home/ada/.rapt/models: no such face model file; name another")
+
+    async def check() -> None:
+        jobs = Jobs(tmp_path, monkeypatch, score)
+        error = (await jobs.ended(await jobs.submitted())).error
+        assert error == "the service could not watch the lesson (ConfigError); tell who runs it, and submit it again"
+        await jobs.runner.close()
+
+    asyncio.run(check())
+
+
+def test_a_lesson_that_gets_further_is_not_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_TRIES", 3)
+    got_to_s = [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 3.0]
+
+    async def score(*_: object, progress: Callable[[float, float], None], **__: object) -> LessonResult:
+        progress(got_to_s.pop(0), 9.0)
+        raise ServiceError("the queue is full")
+
+    async def check() -> None:
+        jobs = Jobs(tmp_path, monkeypatch, score)
+        assert (await jobs.ended(await jobs.submitted())).error == "the queue is full"
+        assert got_to_s == []
+        await jobs.runner.close()
+
+    asyncio.run(check())
 
 
 def test_an_upload_that_broke_off_and_a_killed_service_go_on(start: Start, lesson: Path, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from schemathesis.specs.openapi.checks import (
 
 from serving.confined.decode_child import DecodeChild
 from serving.http.http_api import build_app
+from serving.jobs.runner import JobRunner
+from serving.jobs.store import JobStore
 from serving.predictor import Predictor
 from serving.scoring import LocalScoring
 from training.registry import RegisteredModel
@@ -36,11 +38,13 @@ CHECKS = (
 
 
 @pytest.fixture(scope="module")
-def description(tiny_bundle: Path) -> Iterator[Any]:
+def description(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     predictor = Predictor(RegisteredModel(name="engagement", version="1", folder=tiny_bundle))
     child = DecodeChild(predictor.recipe)
     child.start()
-    yield schemathesis.openapi.from_asgi("/openapi.json", build_app(LocalScoring(predictor, child)))
+    scoring = LocalScoring(predictor, child)
+    jobs = JobRunner(JobStore(tmp_path_factory.mktemp("jobs")), scoring)
+    yield schemathesis.openapi.from_asgi("/openapi.json", build_app(scoring, jobs=jobs))
     child.close()
 
 

@@ -3,7 +3,6 @@
 import json
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from serving.http.http_api import build_app
 from serving.http.settings import AppSettings
 from serving.predictor import Predictor
 from serving.scoring import LocalScoring
+from tests.serving.certificate import make_certificate
 from tests.serving.loopback import served
 from training.registry import RegisteredModel
 
@@ -154,12 +154,3 @@ def test_over_https_an_answer_asks_to_stay_there(predictor: Predictor, child: De
         trusted = ssl.create_default_context(cafile=str(certificate))
         answer = httpx.get(f"https://127.0.0.1:{port}/healthz", verify=trusted)
     assert answer.headers["strict-transport-security"] == "max-age=31536000"
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A private key and a self-signed certificate for 127.0.0.1."""
-    key, certificate = folder / "key.pem", folder / "cert.pem"
-    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    subprocess.run([*made, *subject, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    return key, certificate

@@ -5,7 +5,6 @@ One Ray instance and one endpoint for the whole file; the last test takes it dow
 
 import asyncio
 import contextlib
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from serving.replicas.endpoint_settings import EndpointSettings, TlsFiles
 from serving.scoring import Deadline
 from serving.service import drain_service, service_state, start_service, stop_service
 from tests.object_server import free_ports
+from tests.serving.certificate import make_certificate
 from tests.serving.versions import holds, register_version
 from training.registry import resolve
 from training.tracking.client import experiment_id, mlflow_client
@@ -55,12 +55,8 @@ class Endpoint(NamedTuple):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
-    folder = tmp_path_factory.mktemp("tls")
-    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    make += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
-    subprocess.run(make, check=True, capture_output=True)
-    (folder / "key.pem").chmod(0o600)
-    return TlsFiles(folder / "cert.pem", folder / "key.pem")
+    key, certificate = make_certificate(tmp_path_factory.mktemp("tls"))
+    return TlsFiles(certificate, key)
 
 
 @pytest.fixture(scope="module")

@@ -100,6 +100,16 @@ def test_a_running_service_sees_new_and_revoked_keys_at_once(path: Path) -> None
     assert revoked.state(NOW) == "revoked"
 
 
+def test_of_one_name_the_key_in_use_is_revoked_and_not_one_that_has_expired(path: Path) -> None:
+    create_key(path, "school", now=NOW, expires_at=NOW + timedelta(hours=1))
+    later = NOW + timedelta(hours=2)
+    used, key = create_key(path, "school", now=later)
+    assert revoke_key(path, "school", now=later).id == used.id
+    found = read_keys(path).find(key)
+    assert found is not None
+    assert found.state(later) == "revoked"
+
+
 def test_a_service_that_wanted_keys_stays_closed_when_their_file_vanishes(path: Path) -> None:
     _, key = create_key(path, "school", now=NOW)
     keyring = Keyring(path, required=False)

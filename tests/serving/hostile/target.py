@@ -131,18 +131,18 @@ def _serve(bundle: Path) -> None:
     import uvicorn
 
     from serving.confined.decode_child import DecodeChild
-    from serving.http import http_api
+    from serving.http.http_api import build_app
+    from serving.http.settings import AppSettings
     from serving.predictor import Predictor
     from serving.scoring import LocalScoring
     from training.registry import RegisteredModel
 
-    http_api.MAX_UPLOAD_S = UPLOAD_PATIENCE_S
     predictor = Predictor(RegisteredModel(name="engagement", version="1", folder=bundle))
     child = DecodeChild(predictor.recipe)
     child.start()
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         print(listener.getsockname()[1], flush=True)
-        app = http_api.build_app(LocalScoring(predictor, child))
+        app = build_app(LocalScoring(predictor, child), AppSettings(upload_s=UPLOAD_PATIENCE_S))
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again when all is answered
         try:
             uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=5)).run(sockets=[listener])
