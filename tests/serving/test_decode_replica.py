@@ -21,7 +21,7 @@ def children() -> set[int]:
     found = set()
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is none either
-            if "spawn_main" in " ".join(child.cmdline()):
+            if "decode_worker" in " ".join(child.cmdline()):
                 found.add(child.pid)
     return found
 
