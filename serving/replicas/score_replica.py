@@ -12,7 +12,6 @@ from threading import Lock
 
 import torch
 
-from data_shards.errors import RaptError
 from data_shards.extraction.clip_sample import ClipSample
 from serving.answer import AnyAnswer, Explanation
 from serving.gradcam import where_it_looked
@@ -87,17 +86,17 @@ class ScoreReplica:
         return [result for result in results if result is not None]
 
     def _answers(self, batch: Sequence[_Waiting]) -> list[AnyAnswer | Exception]:
-        """The answers of one version, in order."""
+        """The answers of one version, in order. What is wrong with one clip or version, foreseen or not, is no other's."""
         try:
             predictor = self._predictor(batch[0].registered)
-        except RaptError as error:
+        except Exception as error:
             return [error] * len(batch)
         if any(each.deadline.at_s <= time.time() for each in batch):
             return [_answer(predictor, each) for each in batch]
         try:
             clips, decode_ms = [each.clip for each in batch], [each.decode_ms for each in batch]
             return list(predictor.score_many(clips, decode_ms=decode_ms))
-        except RaptError:  # one of them: which, is found one by one
+        except Exception:  # one of them: which, is found one by one
             return [_answer(predictor, each) for each in batch]
 
     def _predictor(self, registered: RegisteredModel) -> Predictor:
@@ -129,5 +128,5 @@ def _answer(predictor: Predictor, waiting: _Waiting) -> AnyAnswer | Exception:
     try:
         _ = waiting.deadline.left_s
         return predictor.score(waiting.clip, decode_ms=waiting.decode_ms)
-    except RaptError as error:
+    except Exception as error:
         return error
