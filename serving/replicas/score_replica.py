@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -51,6 +52,8 @@ class ScoreReplica:
         self._settings = settings
         self._predictors: OrderedDict[str, Predictor] = OrderedDict()
         self._table, self._loading = Lock(), Lock()
+        # one thread: an explanation that is cancelled before its turn is never begun, and none keeps a version from being loaded
+        self._explaining = ThreadPoolExecutor(1, thread_name_prefix="explain")
         # Ray sets OMP_NUM_THREADS to the CPUs that it has put aside: the model would be slower than without a server
         torch.set_num_threads(os.cpu_count() or 1)
         if patient:
@@ -70,7 +73,9 @@ class ScoreReplica:
 
     async def explain(self, clip: ClipSample, at_s: float, registered: RegisteredModel) -> Explanation:
         """Where that version looked at a moment of the clip."""
-        return await asyncio.to_thread(lambda: where_it_looked(self._predictor(registered), clip, at_s))
+        return await asyncio.get_running_loop().run_in_executor(
+            self._explaining, lambda: where_it_looked(self._predictor(registered), clip, at_s)
+        )
 
     async def batch_sizes(self) -> dict[int, int]:
         """How many batches of each size were scored."""
