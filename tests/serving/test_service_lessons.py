@@ -10,7 +10,7 @@ import pytest
 from benchmarks.lesson_recording import Scene, grid, longer, write_gallery
 from cluster.launch import connect_ray, disconnect_ray
 from data_shards.face_model import FACE_MODEL_VARIABLE
-from serving.jobs.store import JobStore
+from serving.jobs.record import Job
 from serving.replicas.endpoint_settings import EndpointSettings
 from serving.service import drain_service, start_service
 from tests.object_server import free_ports
@@ -80,5 +80,5 @@ def test_a_drain_does_not_wait_for_a_lesson_and_the_next_start_goes_on_with_it(
     assert drain_service(settings).num_left == 0
     assert time.monotonic() - begun_s < 20
     assert settings.jobs_folder is not None
-    (job,) = (job for job in JobStore(settings.jobs_folder).all() if job.id == job_id)
+    job = Job.from_bytes((settings.jobs_folder / job_id / "job.json").read_bytes(), origin="job.json")
     assert job.state == "running"
