@@ -12,7 +12,7 @@ import torch
 
 from data_shards.errors import ClipError, ModelError
 from data_shards.extraction.clip_sample import TIMELINE, ClipRecipe, ClipSample, clip_sample
-from data_shards.extraction.look import Look, look_at_sample
+from data_shards.extraction.look import Look, look_at_sample, shows_camera_off
 from data_shards.extraction.recorded import runs_on_video
 from data_shards.face_model import face_model_at_hand
 from data_shards.listing import Extractors
@@ -115,8 +115,10 @@ class Predictor:
     def _look(self, clip: ClipSample) -> Look:
         """What is known of who is in view: from OpenFace's rows where the model reads them, from the look at the video, or,
         of a stored sample, from its own frames."""
-        look = clip.look or (look_at_sample(clip.sample) if self.recipe.preprocess else Look(None, camera_off=False))
         share = face_share(clip.sample)
+        if clip.look is None and share:  # there is somebody: nobody else need look for faces
+            return Look(share, shows_camera_off(clip.sample))
+        look = clip.look or (look_at_sample(clip.sample) if self.recipe.preprocess else Look(None, camera_off=False))
         return look if share is None else look._replace(face_share=share)
 
     def _abstention(self, clip: ClipSample, look: Look) -> AnyAnswer | None:

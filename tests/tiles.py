@@ -21,11 +21,11 @@ def dark_noise(deviation: float, seed: int) -> Frame:
     return noise.clip(0, 255).astype(np.uint8)
 
 
-def tile(photo: Frame | None = None, *, ring: bool = False) -> Frame:
+def tile(photo: Frame | None = None, *, ring: bool = False, side: int = 160) -> Frame:
     """A tile as meetings show it: a ground, a disc with initials or a photo, a name; a ring around the one who speaks."""
     image = Image.new("RGB", (WIDTH_PX, HEIGHT_PX), (40, 44, 52))
     draw = ImageDraw.Draw(image)
-    left, top, side = WIDTH_PX // 2 - 80, HEIGHT_PX // 2 - 80, 160
+    left, top = (WIDTH_PX - side) // 2, (HEIGHT_PX - side) // 2
     if photo is None:
         draw.ellipse((left, top, left + side, top + side), fill=(180, 80, 60))
         draw.text((left + 35, top + 35), "AB", font=ImageFont.load_default(70), fill="white")

@@ -50,6 +50,7 @@ def report(
     from cluster.lesson_scoring import score_recording
     from cluster.terminal import clip_progress, console, counted
     from data_shards.atomic import write_whole
+    from data_shards.errors import ClipError
     from serving.report import lesson_csv, lesson_page
     from serving.report.pictures import moment_pictures
     from training.registry import resolve
@@ -65,7 +66,11 @@ def report(
             allow_emotion=allow_emotion,
             progress=lambda done_s, total_s: progress(int(done_s), int(total_s)),
         )
-    frames = moment_pictures(lesson, result.moments) if pictures else None
+    try:
+        frames = moment_pictures(lesson, result.moments) if pictures else None
+    except ClipError as error:  # what passes over damaged pieces may have scored it all the same: hours are not thrown away
+        frames = None
+        click.echo(f"the report has no pictures: {error}", err=True)
     write_whole(out, lesson_page(result, pictures=frames).encode(errors="replace"))
     if table:
         write_whole(table, lesson_csv(result).encode(errors="replace"))

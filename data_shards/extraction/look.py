@@ -25,7 +25,15 @@ from data_shards.face_model import FACE_MODEL_VARIABLE, face_model_at_hand
 from data_shards.gallery.faces import FaceFinder
 from data_shards.sample import Sample
 
-__all__ = ["Look", "is_camera_off", "look_at_clip", "look_at_sample", "look_at_windows", "prepare_look"]
+__all__ = [
+    "Look",
+    "is_camera_off",
+    "look_at_clip",
+    "look_at_sample",
+    "look_at_windows",
+    "prepare_look",
+    "shows_camera_off",
+]
 
 Frames = npt.NDArray[np.uint8]
 
@@ -74,6 +82,11 @@ def look_at_sample(sample: Sample) -> Look:
         return Look(None, camera_off=False)
     look = _small_look(sample, _MOST_FRAMES)
     return look._replace(face_share=None) if look.face_share == 0 and not _tells_absence(sample) else look
+
+
+def shows_camera_off(sample: Sample) -> bool:
+    """Whether the sample's own frames show a camera that is off, where faces were looked for elsewhere."""
+    return sample.has_frames and is_camera_off(sample.some_frames(_MOST_FRAMES))
 
 
 def look_at_clip(path: Path, sample: Sample, limits: DecodeLimits | None = None) -> Look:

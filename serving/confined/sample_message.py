@@ -3,6 +3,7 @@
 Whoever reads it believes nothing: a child that was taken over may send anything.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from data_shards.errors import ShardError
@@ -12,7 +13,7 @@ from data_shards.preprocess import PreprocessConfig
 from data_shards.sample import Sample
 from serving.confined.child_messages import ChildGone
 
-__all__ = ["clip_from_words", "clip_in_words", "recipe_from_words", "recipe_in_words"]
+__all__ = ["clip_from_words", "clip_in_words", "recipe_from_words", "recipe_in_words", "sample_of_members"]
 
 _ORIGIN = "the decode child"
 _MOST_WINDOWS = 1000
@@ -70,6 +71,11 @@ def _parts_of(sample: Sample, name: str) -> dict[str, bytes]:
 
 def _sample_from(parts: dict[str, bytes], name: str, recipe: ClipRecipe) -> Sample:
     members = {part.removeprefix(f"{name}/"): content for part, content in parts.items() if part.startswith(f"{name}/")}
+    return sample_of_members(members, recipe)
+
+
+def sample_of_members(members: Mapping[str, bytes], recipe: ClipRecipe) -> Sample:
+    """A sample that a child made by the recipe. ChildGone where it is none, or not of the size and the features asked for."""
     try:
         sample = Sample.from_members(members, origin=_ORIGIN)
         shape = sample.frame_shape() if sample.has_frames else None

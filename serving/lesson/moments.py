@@ -54,11 +54,11 @@ def _smoothed(numbers_N: Numbers, means_N: Numbers, weights_N: Numbers) -> Numbe
 
 
 def _stretches(numbers_N: Numbers, standing_out: Numbers) -> list[Numbers]:
-    """Places of scored windows in runs: two with less than _APART windows between them are in one."""
+    """Places of scored windows in runs: two with less than _APART windows between them are in one, with what lies between."""
     if not len(standing_out):
         return []
     breaks = np.flatnonzero(np.diff(numbers_N[standing_out]) > _APART)
-    return list(np.split(standing_out, breaks + 1))
+    return [np.arange(run[0], run[-1] + 1) for run in np.split(standing_out, breaks + 1)]
 
 
 def _moment(

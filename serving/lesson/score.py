@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data_shards.errors import ClipError
-from data_shards.extraction.clip_sample import ClipSample
+from data_shards.extraction.clip_sample import ClipRecipe, ClipSample
 from data_shards.extraction.look import Look
 from data_shards.face_model import face_model_path
-from data_shards.sample import Sample
 from serving.answer import AnyAnswer, Window
+from serving.confined.child_messages import ChildGone
+from serving.confined.sample_message import sample_of_members
 from serving.lesson.child import WatchChild, WatchOrder
 from serving.lesson.journal import Journal, LessonHead, ScoredPerson, ScoredWindow
 from serving.lesson.messages import Begun, Ended, Marked, Passed, PersonSeen, WindowSeen
@@ -21,7 +22,7 @@ from serving.scoring import Deadline, Scoring, ServedModel
 
 __all__ = ["score_lesson"]
 
-_BATCH = 32  # people of one window that are scored at once
+_BATCH = 8  # people that are scored at once: with eight clips beside them they fit into the scorers' bounded queue
 _BATCH_S = 300.0
 
 Progress = Callable[[float, float], None]
@@ -103,7 +104,7 @@ def _opened(folder: Path, path: Path, model: ServedModel, settings: LessonSettin
 
 async def _scored(message: WindowSeen, blobs: tuple[bytes, ...], scoring: Scoring, model: ServedModel) -> ScoredWindow:
     """The window with everybody's score, in batches of those who have a face."""
-    clips = _clips(message, blobs)
+    clips = _clips(message, blobs, model.recipe)
     answers: dict[int, AnyAnswer] = {}
     tracks = list(clips)
     for begin in range(0, len(tracks), _BATCH):
@@ -118,16 +119,18 @@ async def _scored(message: WindowSeen, blobs: tuple[bytes, ...], scoring: Scorin
     return ScoredWindow(number=message.number, start_s=message.start_s, end_s=message.end_s, people=tuple(people))
 
 
-def _clips(message: WindowSeen, blobs: tuple[bytes, ...]) -> dict[int, ClipSample]:
-    """Track's number to what is to be scored."""
+def _clips(message: WindowSeen, blobs: tuple[bytes, ...], recipe: ClipRecipe) -> dict[int, ClipSample]:
+    """Track's number to what is to be scored. ClipError where the child, which a recording may have taken over, made it up."""
     clips, at = {}, 0
     for seen in message.people:
         members = dict(zip(seen.members, blobs[at : at + len(seen.members)], strict=True))
         at += len(members)
         if members:
-            clips[seen.track] = ClipSample(
-                Sample.from_members(members, origin="a window"), seen.lacking, Look(seen.face_share, camera_off=False)
-            )
+            try:
+                sample = sample_of_members(members, recipe)
+            except ChildGone:
+                raise ClipError("the recording is damaged: it broke the decoder; re-encode it") from None
+            clips[seen.track] = ClipSample(sample, seen.lacking, Look(seen.face_share, camera_off=False))
     return clips
 
 

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from data_shards.errors import ClipError
 from data_shards.extraction.clip_sample import ClipRecipe, ClipSample
+from data_shards.extraction.look import shows_camera_off
 from data_shards.gallery.faces import FindFaces
 from data_shards.gallery.looks import Between, Looker
 from data_shards.gallery.recording import Picture, Recording, RecordingStream
@@ -175,14 +176,15 @@ class Watch:
         present = window.present(end_s)
         to_score = {number: seen for number, seen in present.items() if seen.num_faces and not seen.is_off}
         samples = self._samples(to_score, end_s)
+        off = {number for number, clip in samples.items() if _shows_camera_off(clip)}
         for number, seen in present.items():
             told = PersonSeen(
                 track=number,
                 tile=self._tile(seen, *window.span_s(seen, end_s)),
-                seen="camera_off" if seen.is_off else "face" if seen.num_faces else "no_face",
+                seen="camera_off" if seen.is_off or number in off else "face" if seen.num_faces else "no_face",
                 face_share=seen.face_share,
             )
-            if number in samples:
+            if told.seen == "face" and number in samples:
                 members = samples[number].sample.members()
                 told = told.model_copy(update={"members": tuple(members), "lacking": samples[number].lacking})
                 blobs += members.values()
@@ -256,3 +258,8 @@ class Watch:
             width=round(box.width / width_px, 4),
             height=round(box.height / height_px, 4),
         )
+
+
+def _shows_camera_off(clip: ClipSample) -> bool:
+    """As a clip's look tells it, which knows more than one picture does: a still tile with somebody's photo has a face."""
+    return clip.look.camera_off if clip.look else shows_camera_off(clip.sample)

@@ -1,11 +1,12 @@
 // The webcam in windows: each is a whole file of its own, sent when it is full, shown as a moving timeline.
 
-import { ask, reason } from "/page/ask.js";
+import { ask, reason, Refused } from "/page/ask.js";
 import { answerWords } from "/page/clip.js";
 import { drawScale, drawTimeline, signed } from "/page/timeline.js";
 
 const part = (id) => document.getElementById(id);
 const SHOWN_S = 300; // of the timeline
+const NOT_ALLOWED = [401, 403]; // no key was given, or it may not score: the next window would be refused too
 const BITS_PER_S = 1_500_000; // 640x480 without visible loss: a window of 10 s takes under 2 MB
 // what the service reads, cheapest for the browser first
 const FORMATS = ["video/webm;codecs=vp8", "video/webm;codecs=vp9", "video/webm", "video/mp4"];
@@ -28,16 +29,23 @@ export function startLive(model) {
       part("live-start").disabled = false;
       return say(cameraWords(error), { failed: true });
     }
-    session = newSession(stream, Number(part("live-window").value), model.levels);
+    if (part("view-live").hidden) { // another view was opened while the browser asked
+      for (const track of stream.getTracks()) track.stop();
+      part("live-start").disabled = false;
+      return say("Another view was opened. The camera is off.");
+    }
+    const mine = newSession(stream, Number(part("live-window").value), model.levels, (why) => stop(`Stopped: ${why}. The camera is off.`));
+    session = mine;
     for (const track of stream.getVideoTracks()) track.onended = () => stop("The camera was taken away, so nothing more is sent.");
     part("live-video").srcObject = stream;
     part("live-video").hidden = false;
     await part("live-video").play().catch(() => {}); // a preview that does not play stops nothing
+    if (session !== mine) return undefined; // stopped meanwhile
     part("live-stop").disabled = false;
     part("live-window").disabled = true;
     part("live-stop").focus();
-    say(`The camera is on. The first level comes after ${session.windowS} s.`);
-    session.begin();
+    say(`The camera is on. The first level comes after ${mine.windowS} s.`);
+    mine.begin();
     return undefined;
   }
 
@@ -58,8 +66,8 @@ export function startLive(model) {
   return { leave: () => stop("Stopped, for another view was opened. The camera is off.") };
 }
 
-/** A session from start to stop: records, sends, draws. */
-function newSession(stream, windowS, levels) {
+/** A session from start to stop: records, sends, draws. stop(why): ends it where the service will take no window of it. */
+function newSession(stream, windowS, levels, stop) {
   const windows = [];
   const begunMs = performance.now();
   const nowS = () => (performance.now() - begunMs) / 1000;
@@ -113,6 +121,10 @@ function newSession(stream, windowS, levels) {
     } catch (error) {
       if (over) return;
       keep({ ...window, status: "failed" });
+      if (error instanceof Refused && NOT_ALLOWED.includes(error.status)) {
+        stop(error.message);
+        return;
+      }
       pauseS = error.retryAfterS ?? 0;
       say(`${reason(error)}${pauseS ? `; asking again in ${pauseS} s.` : "; the next window is tried."}`, { failed: true });
       part("live-level").hidden = true;

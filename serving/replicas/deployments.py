@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_shards.errors import RaptError
 from serving.replicas.alias_watch import AliasWatch
@@ -24,6 +24,9 @@ from serving.replicas.replica_port import on_loopback
 from serving.replicas.score_replica import ScoreReplica
 from serving.replicas.shadow import Shadow, ShadowLog
 from training.registry import RegisteredModel
+
+if TYPE_CHECKING:
+    from serving.jobs.runner import JobRunner
 
 __all__ = ["EndpointState", "Stopping", "application"]
 
@@ -128,6 +131,7 @@ class _Ingress:
     ) -> None:
         logging.getLogger("rapt.serving").setLevel(logging.INFO)
         self._settings = settings
+        self._jobs: JobRunner | None = None
         self._scoring = HandleScoring(decoders, scorers, settings, shadow)
         self._watches = [self._watch(settings, first)]
         self._shadow_log = None
@@ -142,10 +146,10 @@ class _Ingress:
         from serving.jobs.runner import JobRunner
         from serving.jobs.store import JobStore
 
-        settings, jobs = self._settings, None
+        settings = self._settings
         if settings.jobs_folder:
-            jobs = JobRunner(JobStore(settings.jobs_folder, settings.jobs), self._scoring)
-        return build_app(self._scoring, settings.app, jobs=jobs)
+            self._jobs = JobRunner(JobStore(settings.jobs_folder, settings.jobs), self._scoring)
+        return build_app(self._scoring, settings.app, jobs=self._jobs)
 
     async def state(self) -> EndpointState:
         """For whoever started the endpoint."""
@@ -155,10 +159,12 @@ class _Ingress:
             return EndpointState("", self._scoring.problem)
 
     async def drain(self) -> Stopping:
-        """Refuse new requests, answer those under way, and send what the shadow has compared."""
+        """Refuse new requests, answer those under way, and send what the shadow has compared. A lesson is none of them: it is
+        broken off, and goes on from its last stretch at the next start."""
         for watch in self._watches:
             watch.stop()
-        num_left = await self._scoring.drain()
+        lessons = self._jobs.close() if self._jobs else asyncio.sleep(0)
+        num_left, _ = await asyncio.gather(self._scoring.drain(), lessons)
         summary = await asyncio.to_thread(self._shadow_log.close) if self._shadow_log else ""
         return Stopping(num_left, summary)
 

@@ -6,13 +6,13 @@ import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
 import torch
 
-from data_shards.errors import RaptError
 from data_shards.extraction.clip_sample import ClipSample
 from serving.answer import AnyAnswer, Explanation
 from serving.gradcam import where_it_looked
@@ -52,6 +52,8 @@ class ScoreReplica:
         self._settings = settings
         self._predictors: OrderedDict[str, Predictor] = OrderedDict()
         self._table, self._loading = Lock(), Lock()
+        # one thread: an explanation that is cancelled before its turn is never begun, and none keeps a version from being loaded
+        self._explaining = ThreadPoolExecutor(1, thread_name_prefix="explain")
         # Ray sets OMP_NUM_THREADS to the CPUs that it has put aside: the model would be slower than without a server
         torch.set_num_threads(os.cpu_count() or 1)
         if patient:
@@ -71,7 +73,9 @@ class ScoreReplica:
 
     async def explain(self, clip: ClipSample, at_s: float, registered: RegisteredModel) -> Explanation:
         """Where that version looked at a moment of the clip."""
-        return await asyncio.to_thread(lambda: where_it_looked(self._predictor(registered), clip, at_s))
+        return await asyncio.get_running_loop().run_in_executor(
+            self._explaining, lambda: where_it_looked(self._predictor(registered), clip, at_s)
+        )
 
     async def batch_sizes(self) -> dict[int, int]:
         """How many batches of each size were scored."""
@@ -87,17 +91,17 @@ class ScoreReplica:
         return [result for result in results if result is not None]
 
     def _answers(self, batch: Sequence[_Waiting]) -> list[AnyAnswer | Exception]:
-        """The answers of one version, in order."""
+        """The answers of one version, in order. What is wrong with one clip or version, foreseen or not, is no other's."""
         try:
             predictor = self._predictor(batch[0].registered)
-        except RaptError as error:
+        except Exception as error:
             return [error] * len(batch)
         if any(each.deadline.at_s <= time.time() for each in batch):
             return [_answer(predictor, each) for each in batch]
         try:
             clips, decode_ms = [each.clip for each in batch], [each.decode_ms for each in batch]
             return list(predictor.score_many(clips, decode_ms=decode_ms))
-        except RaptError:  # one of them: which, is found one by one
+        except Exception:  # one of them: which, is found one by one
             return [_answer(predictor, each) for each in batch]
 
     def _predictor(self, registered: RegisteredModel) -> Predictor:
@@ -129,5 +133,5 @@ def _answer(predictor: Predictor, waiting: _Waiting) -> AnyAnswer | Exception:
     try:
         _ = waiting.deadline.left_s
         return predictor.score(waiting.clip, decode_ms=waiting.decode_ms)
-    except RaptError as error:
+    except Exception as error:
         return error

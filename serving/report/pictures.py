@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from data_shards.decode import DecodeLimits, check_container, check_header, decoding, has_no_index, open_indexed, open_reader
+from data_shards.decode import check_container, check_header, decoding, has_no_index, open_indexed, open_reader
 from data_shards.decode_in_order import decode_in_order
+from data_shards.gallery.recording import RECORDING_LIMITS
 from serving.lesson.record import Moment
 
 __all__ = ["moment_pictures"]
@@ -28,7 +29,7 @@ def moment_pictures(recording: Path, moments: Sequence[Moment]) -> dict[int, byt
     """
     if not moments:
         return {}
-    limits = DecodeLimits()
+    limits = RECORDING_LIMITS  # those that the lesson was read by
     check_container(recording)
     width_px, height_px, may_be_rotated = check_header(recording, limits)
     middles_T = np.array([(moment.start_s + moment.end_s) / 2 for moment in moments])

@@ -49,6 +49,21 @@ def test_a_recording_becomes_a_report_a_table_and_numbers(recording: Path, tiny_
     assert [row["status"] for row in rows].count("camera_off") == 1
 
 
+@pytest.mark.usefixtures("face_model")
+def test_a_recording_whose_pictures_cannot_be_had_has_a_report_all_the_same(
+    recording: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(recording: Path, moments: object) -> dict[int, bytes]:
+        raise ClipError(f"{recording.name}: damaged")
+
+    monkeypatch.setattr("serving.report.pictures.moment_pictures", damaged)
+    out = tmp_path / "report.html"
+    done = CliRunner().invoke(rapt, ["report", str(tiny_bundle), str(recording), "--out", str(out), "--pictures"])
+    assert done.exit_code == 0
+    assert "the report has no pictures: lesson.mp4: damaged" in done.stderr
+    assert "This file holds numbers alone" in out.read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from benchmarks.lesson_recording import grid
+from data_shards.decode import decode_clip
 from data_shards.errors import ClipError, ServiceError
 from data_shards.extraction.clip_sample import ClipRecipe, clip_sample
 from data_shards.extraction.openface import OpenFace, OpenFaceSettings
@@ -27,13 +30,14 @@ from data_shards.sample import Sample
 from serving.lesson.child import WatchChild, WatchOrder
 from serving.lesson.messages import Ended, Marked, Passed, WindowSeen, packed, unpacked
 from serving.lesson.record import LessonResult
-from serving.lesson.score import score_lesson
+from serving.lesson.score import _clips, score_lesson
 from serving.lesson.watch import LessonSettings, Told, Watch
 from serving.lesson.watch_state import WatchState
 from serving.lesson.window_clips import ClipsOfWindows
 from tests.conftest import ROOT, TINY_PREPROCESS
 from tests.serving.conftest import SCENES
 from tests.serving.lesson_scoring import SETTINGS, local_scoring
+from tests.tiles import tile, write_clip
 
 RECIPE = ClipRecipe(TINY_PREPROCESS)
 
@@ -217,6 +221,41 @@ def test_a_model_that_reads_more_than_frames_gets_each_window_as_a_clip(lesson: 
         clips = ClipsOfWindows(recording, recipe, tmp_path, state=state)
         rest = [*Watch(recording, recipe, finder.find, SETTINGS, state=state, clips=clips)]
     assert [pair for pair in rest if isinstance(pair[0], WindowSeen)] == windows[2:]
+
+
+def test_a_large_still_photo_is_a_camera_that_is_off_as_it_is_in_a_clip(
+    real_data: Path, face_model: Path, tmp_path: Path
+) -> None:
+    """Its disc is too large for the tile to be plain in one picture, and it has a face."""
+    found = decode_clip(real_data / "videos" / "5100462069.avi", num_frames=48, frame_size=lambda *_: (640, 360))
+    frames = list(found.frames_THWC)
+    with FaceFinder(face_model) as finder:
+        face = finder.find(frames[0])[0]
+    x, y, side = int(face.centre[0]), int(face.centre[1]), int(0.9 * face.height)
+    photo = tile(frames[0][max(0, y - side) : y + side, max(0, x - side) : x + side], side=250)
+    boxes = grid([0, 1], 2, (640, 360))
+    pictures = []
+    for frame in frames:
+        picture = np.full((360, 640, 3), 30, np.uint8)
+        for box, shown in zip(boxes.values(), (photo, frame), strict=True):
+            small = Image.fromarray(shown).resize((box.width, box.height))
+            picture[box.y : box.y + box.height, box.x : box.x + box.width] = np.asarray(small)
+        pictures.append(picture)
+    recording = write_clip(tmp_path / "lesson.mp4", pictures, fps=8)
+    window = next(message for message, _ in told(recording, face_model) if isinstance(message, WindowSeen))
+    assert [(seen.seen, seen.tile.left < 0.5) for seen in window.people] == [("camera_off", True), ("face", False)]
+    assert window.people[0].face_share > 0
+    assert window.people[0].members == ()
+
+
+def test_a_sample_of_another_size_than_was_asked_for_is_refused(lesson: Path, face_model: Path) -> None:
+    """A child that was taken over may send anything: what is scored has the size that the model reads."""
+    other = ClipRecipe(PreprocessConfig(num_frames=10, size_px=64))
+    message, blobs = next(pair for pair in told(lesson, face_model, recipe=other) if isinstance(pair[0], WindowSeen))
+    assert isinstance(message, WindowSeen)
+    assert len(_clips(message, blobs, other)) == 4
+    with pytest.raises(ClipError, match="it broke the decoder"):
+        _clips(message, blobs, RECIPE)
 
 
 def samples_of(message: object, blobs: tuple[bytes, ...]) -> dict[int, Sample]:

@@ -50,6 +50,14 @@ def test_one_odd_window_of_a_long_lesson_is_smoothed_and_two_near_dips_are_one()
     assert (moments[0][1], moments[0][2]) == (100, 170)
 
 
+def test_a_moments_score_is_that_of_all_its_windows() -> None:
+    means: list[float | None] = [0.0] * 60
+    means[7:14] = [-1.0, -1.0, 0.0, 0.1, 0.0, -1.0, -1.0]  # smoothed, the 0.1 alone does not stand out
+    (moment,) = find_moments(timeline(means))
+    assert (moment.start_s, moment.end_s) == (60, 150)
+    assert moment.mean_score == pytest.approx(-3.9 / 9)
+
+
 def test_at_most_three_of_a_kind_in_order_of_time() -> None:
     means = [0.0] * 100
     for number, at in enumerate((5, 25, 45, 65, 85)):

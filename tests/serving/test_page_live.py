@@ -128,3 +128,39 @@ def test_a_busy_service_is_said_and_asked_again(browser: Any, address: str) -> N
         assert page.locator("#live-status").inner_text() == "8 clips are waiting already; asking again in 1 s."
         page.wait_for_selector("#live-level:visible")
         page.click("#live-stop")
+
+
+def test_a_camera_that_is_given_after_another_view_was_opened_is_turned_off(browser: Any, address: str) -> None:
+    sent: list[str] = []
+    with open_page(browser, f"{address}/#live", allow=lambda said: "404" in said) as page:
+        page.on("request", lambda request: sent.append(request.url) if "/v1/score" in request.url else None)
+        page.wait_for_selector("[data-ready]", state="attached")
+        page.evaluate(
+            """() => {
+                const devices = navigator.mediaDevices;
+                const real = devices.getUserMedia.bind(devices);
+                devices.getUserMedia = async (wanted) => {
+                    await new Promise((resolve) => { window.allow = resolve; });
+                    window.given = await real(wanted);
+                    return window.given;
+                };
+            }"""
+        )
+        start(page)
+        page.click("nav a[href='#clip']")
+        page.wait_for_selector("#view-clip:visible")
+        page.evaluate("window.allow()")
+        page.wait_for_function("() => window.given?.getTracks().every((track) => track.readyState === 'ended')")
+        page.click("nav a[href='#live']")
+        assert page.locator("#live-status").inner_text() == "Another view was opened. The camera is off."
+        assert page.locator("#live-start").is_enabled()
+        assert sent == []
+
+
+def test_a_key_that_may_not_score_ends_the_session(browser: Any, address: str) -> None:
+    with open_page(browser, f"{address}/#live", allow=lambda said: "403" in said or starved(said)) as page:
+        page.route("**/v1/score", lambda route: route.fulfill(status=403, json={"error": "this key may not score clips"}))
+        start(page)
+        page.wait_for_function("() => document.getElementById('live-status').textContent.startsWith('Stopped')")
+        assert page.locator("#live-status").inner_text() == "Stopped: this key may not score clips. The camera is off."
+        assert page.evaluate("document.getElementById('live-video').srcObject") is None
