@@ -117,7 +117,7 @@ class Predictor:
         of a stored sample, from its own frames."""
         share = face_share(clip.sample)
         if clip.look is None and share:  # there is somebody: nobody else need look for faces
-            return Look(share, shows_camera_off(clip.sample))
+            return Look(share, camera_off=bool(self.recipe.preprocess) and shows_camera_off(clip.sample))
         look = clip.look or (look_at_sample(clip.sample) if self.recipe.preprocess else Look(None, camera_off=False))
         return look if share is None else look._replace(face_share=share)
 
