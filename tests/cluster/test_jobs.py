@@ -298,9 +298,13 @@ class _NoRay(BaseHTTPRequestHandler):
         pass
 
 
+class _ServerOfItsOwn(ThreadingHTTPServer):
+    allow_reuse_address = False  # on a port that no process of Ray has bound, though it does not listen there yet
+
+
 @pytest.fixture
 def no_ray() -> Iterator[int]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _NoRay)
+    server = _ServerOfItsOwn(("127.0.0.1", 0), _NoRay)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server.server_address[1]
     server.shutdown()
