@@ -1,5 +1,7 @@
 """Launch a training job: in this process, or as Ray Train workers."""
 
+import contextlib
+import io
 import os
 import socket
 from functools import partial
@@ -91,7 +93,8 @@ def disconnect_ray() -> None:
     """Leave the cluster; one that `connect_ray` started ends."""
     import ray
 
-    ray.shutdown()
+    with contextlib.redirect_stdout(io.StringIO()):  # there Ray tells of processes that it ends, as of failed tasks
+        ray.shutdown()
 
 
 def run_on_ray(

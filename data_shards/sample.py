@@ -79,12 +79,16 @@ class Sample:
 
     def frame_shape(self) -> tuple[int, int, int, int]:
         """(T, H, W, C) of `decode_frames`, from the first frame's header alone."""
-        begin, end = self.meta.jpeg_offsets[:2] if len(self.meta.jpeg_offsets) > 1 else (0, 0)
+        return len(self.meta.jpeg_offsets) - 1, *self.frame_size(0), 3
+
+    def frame_size(self, t: int) -> tuple[int, int]:
+        """(H, W) of frame t, from its header alone. ShardError where it is damaged."""
+        begin, end = self.meta.jpeg_offsets[t : t + 2] if len(self.meta.jpeg_offsets) > 1 else (0, 0)
         try:
             with Image.open(io.BytesIO(self.frames_mjpeg[begin:end]), formats=("JPEG",)) as image:
-                return len(self.meta.jpeg_offsets) - 1, image.height, image.width, 3
+                return image.height, image.width
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-            raise self._damaged(0) from None
+            raise self._damaged(t) from None
 
     def decode_frames(self, out: npt.NDArray[np.uint8] | None = None) -> npt.NDArray[np.uint8]:
         """frames_THWC uint8 RGB, decoded from the JPEG stream, into `out` where given. ShardError where a frame is damaged."""
@@ -105,6 +109,8 @@ class Sample:
         begin, end = self.meta.jpeg_offsets[t : t + 2]
         try:
             with Image.open(io.BytesIO(self.frames_mjpeg[begin:end]), formats=("JPEG",)) as image:
+                if (image.height, image.width) != shape[:2]:  # before its pixels are made, however many it says they are
+                    raise self._damaged(t)
                 pixels = np.asarray(image)
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
             raise self._damaged(t) from None

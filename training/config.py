@@ -29,8 +29,10 @@ __all__ = [
     "with_settings",
 ]
 
-_CARRIED_OUT = {"channels_last", "checkpoint_every_steps", "checkpoints_kept", "compile", "eval_batch", "microbatch"}
-_CARRIED_OUT |= {"offload", "strategy"}
+# of `loop`: by whom, in what portions and how fast, which leaves the training what it is
+_CARRIED_OUT = {
+    "channels_last", "checkpoint_every_steps", "checkpoints_kept", "compile", "eval_batch", "microbatch", "offload", "strategy",
+}  # fmt: skip
 Strategy = Literal["ddp", "deepspeed-zero1", "deepspeed-zero2", "deepspeed-zero3"]
 
 

@@ -1,7 +1,8 @@
 """`rapt serve` and `rapt score`."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,6 +124,7 @@ def serve(
         jobs=JobLimits(keep_results_s=keep_results_h * 3600),
     )
     have_face_model(lambda sentence: click.echo(sentence, err=True))
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 lets any other program of the machine hold up requests
     connect_ray(address, num_cpus=max(4, os.cpu_count() or 1))
     with console.status("starting the endpoint") as status:
         url = start_service(registered, host=host, port=port, settings=settings, tls=tls, progress=status.update)
@@ -214,36 +216,39 @@ def score(
 
     if transcript and len(files) > 1:
         raise ConfigError("--transcript is of one clip; name one FILE, or lay transcripts beside the files under their names")
-    info, score_file = _scorer(model, key=key, ca=ca, allow_emotion=allow_emotion)
-    if info.notice and not as_json:
-        click.echo(f"what the model was trained on: {info.notice}")
-    failures = 0
-    for path in files:
-        try:
-            answer = score_file(path, transcript or transcript_beside(path))
-        except ClipError as error:
-            failures += 1
-            click.echo(json.dumps({"file": str(path), "error": str(error)}) if as_json else f"{path}: {error}", err=not as_json)
-            continue
-        if as_json:
-            click.echo(json.dumps({"file": str(path), **answer.model_dump(mode="json")}))
-        else:
-            click.echo(f"{path}: {in_words(answer)}")
-            for line in timeline_in_words(answer):
-                click.echo(f"  {line}")
+    with _scorer(model, key=key, ca=ca, allow_emotion=allow_emotion) as (info, score_file):
+        if info.notice and not as_json:
+            click.echo(f"what the model was trained on: {info.notice}")
+        failures = 0
+        for path in files:
+            try:
+                answer = score_file(path, transcript or transcript_beside(path))
+            except ClipError as error:
+                failures += 1
+                said = json.dumps({"file": str(path), "error": str(error)}) if as_json else f"{path}: {error}"
+                click.echo(said, err=not as_json)
+                continue
+            if as_json:
+                click.echo(json.dumps({"file": str(path), **answer.model_dump(mode="json")}))
+            else:
+                click.echo(f"{path}: {in_words(answer)}")
+                for line in timeline_in_words(answer):
+                    click.echo(f"  {line}")
     if failures:
         raise ClipError(f"{failures} of {len(files)} files could not be scored")
 
 
+@contextmanager
 def _scorer(
     model: str, *, key: str | None, ca: Path | None, allow_emotion: bool
-) -> "tuple[ModelInfo, Callable[[Path, Path | None], AnyAnswer]]":
+) -> "Iterator[tuple[ModelInfo, Callable[[Path, Path | None], AnyAnswer]]]":
     """What answers, and what scores a file and its transcript: an endpoint, or a predictor in this process."""
     if model.startswith(("http://", "https://")):
         from serving.client import Client
 
-        client = Client(model, key, verify=ca)
-        return client.model(), client.score
+        with Client(model, key, verify=ca) as client:
+            yield client.model(), client.score
+        return
     from cluster.home import have_face_model, mlflow_uri
     from serving.predictor import Predictor, check_servable
     from training.registry import resolve
@@ -252,4 +257,4 @@ def _scorer(
     check_servable(registered, allow_emotion=allow_emotion)
     have_face_model(lambda sentence: click.echo(sentence, err=True))
     predictor = Predictor(registered, allow_emotion=allow_emotion)
-    return predictor.info, lambda path, transcript: predictor.score_file(path, transcript=transcript)
+    yield predictor.info, lambda path, transcript: predictor.score_file(path, transcript=transcript)

@@ -1,39 +1,23 @@
 """The MLflow run over the stages of a job: told through a spool like any other."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from training.bundle import read_record
-from training.tracking.entries import Ending, Metrics
+from training.tracking.entries import Metrics
 from training.tracking.figures import final_figures
 from training.tracking.spool import Spool
-from training.tracking.told_run import SPOOL, ToldRun, TrackingSettings, now_ms
+from training.tracking.told_run import SPOOL, ToldRun, now_ms
 
 __all__ = ["ParentRun", "has_been_told"]
 
 
-class ParentRun:
-    """Opened where the job starts, or goes on. Its stages name it, and are below it in MLflow."""
-
-    def __init__(
-        self,
-        uri: str,
-        *,
-        name: str,
-        tags: dict[str, str],
-        run_folder: Path,
-        settings: TrackingSettings | None = None,
-        notify: Callable[[str], None] = lambda sentence: None,
-    ) -> None:
-        self._told = ToldRun(uri, name=name, tags=tags, run_folder=run_folder, settings=settings, notify=notify)
+class ParentRun(ToldRun):
+    """Opened where the job starts, or goes on. Its stages name it, and are below it in MLflow. It ends as its last stage did,
+    whose figures were taken over where it finished."""
 
     def take_over(self, bundle: Path) -> None:
         """Copy the figures of the last stage's bundle, so that the parent stands in a list of runs beside others."""
-        self._told.tell(Metrics(at_ms=now_ms(), step=0, values=final_figures(read_record(bundle))))
-
-    def close(self, ending: Ending) -> None:
-        """End the run as its last stage ended, whose figures were taken over where it finished."""
-        self._told.close(ending)
+        self.tell(Metrics(at_ms=now_ms(), step=0, values=final_figures(read_record(bundle))))
 
 
 def has_been_told(run_folder: Path) -> bool:
