@@ -206,10 +206,10 @@ def in_words(answer: AnyAnswer) -> str:
     chances = ", ".join(f"{name} {chance:.0%}" for name, chance in answer.probabilities.items())
     if isinstance(answer, Unsure):
         return f"the model is unsure, every level is open at {answer.interval.coverage:.0%}, so no score ({chances})"
-    said = f"{answer.level}, score {answer.score:+.2f}"
+    said = f"{answer.level}, score {answer.score:+z.2f}"
     if answer.interval is not None:
         between = answer.interval
-        said += f", {between.coverage:.0%} interval {between.low:+.2f} to {between.high:+.2f}, {' or '.join(between.levels)}"
+        said += f", {between.coverage:.0%} interval {between.low:+z.2f} to {between.high:+z.2f}, {' or '.join(between.levels)}"
     return f"{said} ({chances})"
 
 
@@ -222,6 +222,6 @@ def timeline_in_words(answer: AnyAnswer) -> list[str]:
     for window in answer.timeline:
         said = window.status.replace("_", " ")
         if window.score is not None and window.level_index is not None:
-            said = f"{levels[window.level_index]}, score {window.score:+.2f}"
+            said = f"{levels[window.level_index]}, score {window.score:+z.2f}"
         lines.append(f"{window.start_s:g} to {window.end_s:g} s: {said}")
     return lines

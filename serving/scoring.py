@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from data_shards.errors import ServiceError
 from data_shards.extraction.clip_sample import ClipRecipe, ClipSample
@@ -16,7 +17,9 @@ from serving.confined.decode_child import DecodeChild
 if TYPE_CHECKING:
     from serving.predictor import Predictor  # with all models' code, which a process that only decodes does without
 
-__all__ = ["Deadline", "LocalScoring", "Scoring", "ServedModel", "decode_upload"]
+__all__ = ["Deadline", "DecodeTurn", "LocalScoring", "Scoring", "ServedModel"]
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -72,40 +75,58 @@ class Scoring(Protocol):
         ...
 
     def warning(self) -> str:
-        """What its operator should mend although it answers, "" for nothing: /readyz shows it."""
+        """What its operator should mend although it answers, "" for nothing: for their eyes, as it may name files and servers."""
         ...
 
 
-class LocalScoring:
-    """One predictor and one decode child of this process. Of one event loop.
+class DecodeTurn:
+    """Blocking work, one call at a time, in a thread that lives as long as this: the system ends a child together with the
+    thread that started it. Of one event loop.
 
-    A clip whose request is cancelled, or over its deadline, while it waits for the child is dropped. One that is being decoded
-    has grace_s to come to its end, since most clips take less than a new child takes to start [choice]; then the child is
-    killed. Until then the next clip waits, without a thread.
+    What is cancelled, or over its deadline, before its turn is never begun. What is under way then has grace_s to come to its
+    end, since most clips take less than a new child takes to start [choice]; then it is killed, and until then the next waits.
     """
 
-    def __init__(self, predictor: "Predictor", child: DecodeChild, *, grace_s: float = 1.0) -> None:
-        self._predictor, self._child, self._grace_s = predictor, child, grace_s
-        self._model = ServedModel(key=predictor.info.version, info=predictor.info, recipe=predictor.recipe)
+    def __init__(self, *, grace_s: float = 1.0) -> None:
+        self._grace_s = grace_s
         self._turn = asyncio.Lock()
-        # one thread, which lives as long as this: the system ends a child together with the thread that started it
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
+
+    async def take(self, work: Callable[[], _Result], deadline: Deadline, *, kill: Callable[[], None]) -> _Result:
+        """What the work gives. kill: ends it, from another thread. ServiceError where the deadline passes first."""
+        async with _until(deadline):
+            await self._turn.acquire()
+        loop = asyncio.get_running_loop()
+        under_way = loop.run_in_executor(self._thread, work)
+        under_way.add_done_callback(self._end)
+        try:
+            async with _until(deadline):
+                return await asyncio.shield(under_way)
+        finally:
+            if not under_way.done():
+                # by then the child may be at the next clip
+                loop.call_later(self._grace_s, lambda: None if under_way.done() else kill())
+
+    def _end(self, work: "asyncio.Future[_Result]") -> None:
+        self._turn.release()
+        if not work.cancelled():
+            work.exception()  # looked at, for perhaps nobody waits any more to whom it would be told
+
+
+class LocalScoring:
+    """One predictor and one decode child of this process. grace_s: DecodeTurn's."""
+
+    def __init__(self, predictor: "Predictor", child: DecodeChild, *, grace_s: float = 1.0) -> None:
+        self._predictor, self._child = predictor, child
+        self._model = ServedModel(key=predictor.info.version, info=predictor.info, recipe=predictor.recipe)
+        self._turn = DecodeTurn(grace_s=grace_s)
 
     def current(self) -> ServedModel:
         return self._model
 
     async def decode(self, clip: bytes, transcript: bytes | None, model: ServedModel, deadline: Deadline) -> ClipSample:
-        async with _until(deadline):
-            await self._turn.acquire()
-        loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(self._thread, decode_upload, self._child, clip, transcript)
-        work.add_done_callback(self._end_turn)
-        try:
-            async with _until(deadline):
-                return await asyncio.shield(work)
-        finally:
-            if not work.done():
-                loop.call_later(self._grace_s, self._kill_unless_done, work)
+        work = partial(self._child.sample_of_upload, clip, transcript)
+        return await self._turn.take(work, deadline, kill=self._child.kill)
 
     async def score(
         self, clips: Sequence[ClipSample], model: ServedModel, deadline: Deadline, *, decode_ms: float = 0.0
@@ -122,15 +143,6 @@ class LocalScoring:
     def warning(self) -> str:
         return ""
 
-    def _end_turn(self, work: "asyncio.Future[ClipSample]") -> None:
-        self._turn.release()
-        if not work.cancelled():
-            work.exception()  # looked at, for perhaps nobody waits any more to whom it would be told
-
-    def _kill_unless_done(self, work: "asyncio.Future[ClipSample]") -> None:
-        if not work.done():  # else the child may be at the next clip already
-            self._child.kill()
-
 
 @asynccontextmanager
 async def _until(deadline: Deadline) -> AsyncIterator[None]:
@@ -142,8 +154,3 @@ async def _until(deadline: Deadline) -> AsyncIterator[None]:
     except TimeoutError:
         _ = deadline.left_s
         raise
-
-
-def decode_upload(child: DecodeChild, clip: bytes, transcript: bytes | None) -> ClipSample:
-    """Decode an upload under a name of ours, never the uploader's, in the child's own scratch folder."""
-    return child.sample_of_upload(clip, transcript)

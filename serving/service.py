@@ -1,5 +1,7 @@
 """Start and stop the endpoint on a connected Ray cluster; what a RayService imports."""
 
+import contextlib
+import io
 import logging
 import os
 import socket
@@ -139,4 +141,5 @@ def stop_service() -> None:
 
     serve.delete(_APP_NAME)
     if not serve.status().applications:
-        serve.shutdown()  # its HTTP server too, so that the next may have another address
+        with contextlib.redirect_stdout(io.StringIO()):  # there Ray tells of its controller, which it ends, as of failed tasks
+            serve.shutdown()  # its HTTP server too, so that the next may have another address

@@ -12,10 +12,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from data_shards.errors import ConfigError
 from serving.access.keys import KeyRecord, Keyring, KeyScope, utc_now
 from serving.access.limits import Limits
-from serving.http.request_facts import OPEN_ROUTES, facts_of, path_of, too_large
+from serving.http.request_facts import EVERYBODY, OPEN_ROUTES, facts_of, path_of, too_large
 from serving.http.settings import AppSettings
 
-__all__ = ["AccessGuard"]
+__all__ = ["AccessGuard", "owner_check"]
 
 _SCOPES: dict[str, KeyScope] = {"/v1/score": "score", "/v1/explain": "score", "/v1/jobs": "jobs", "/metrics": "metrics"}
 _BUSY_RETRY_S = 1
@@ -31,7 +31,7 @@ class _Refusal:
 
 
 class AccessGuard:
-    """Answers 401, 403, 413 and 429 in place of the app. Everything but OPEN_ROUTES needs a key where keys are required.
+    """Answers 400, 401, 403, 413 and 429 in place of the app. Everything but OPEN_ROUTES needs a key where keys are required.
 
     max_recording_bytes: what a lesson's recording may have, None where none is taken; now_s: a clock that never goes back, for
     the limits.
@@ -93,8 +93,12 @@ class AccessGuard:
         if not required:
             return None, self._refuse_open(headers)
         presented = _presented(headers)
-        key = self._keyring.find(presented)
-        return key, self._refuse_keyed(key, scope_name, has_one=bool(presented))
+        if len(presented) > 1:  # which one counts would be a matter of who reads them, here and in what stands before
+            sentence = "two API keys; send one, as 'Authorization: Bearer KEY' or as X-API-Key"
+            challenge = 'Bearer realm="rapt", error="invalid_request"'
+            return None, _Refusal(400, "two_keys", sentence, challenge=challenge)
+        key = self._keyring.find(presented[0]) if presented else None
+        return key, self._refuse_keyed(key, scope_name, has_one=any(presented))
 
     def _refuse_open(self, headers: Headers) -> _Refusal | None:
         """A service without keys: a page of another origin must not use it through its visitor's browser."""
@@ -134,15 +138,23 @@ class AccessGuard:
         return _too_often(key.rate_per_minute, wait_s) if wait_s else None
 
 
+def owner_check(settings: AppSettings) -> Callable[[str], bool]:
+    """Whether an owner (`request_facts.owner_of`) may ask now; ConfigError where the keys cannot be read. What everybody handed
+    in while there were no keys is nobody's to revoke."""
+    keyring = Keyring(settings.keys_file, required=settings.require_keys)
+    return lambda owner: owner == EVERYBODY or keyring.admits(owner, utc_now())
+
+
 def _scope_of(path: str) -> KeyScope | None:
     """The scope that a path needs; None where any key will do."""
     return next((name for route, name in _SCOPES.items() if path == route or path.startswith(f"{route}/")), None)
 
 
-def _presented(headers: Headers) -> str:
-    """The key that the request came with, or nothing."""
-    kind, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "").strip()
+def _presented(headers: Headers) -> list[str]:
+    """What the request came with as its key: one, or none; more where it was said more than once."""
+    schemes = [value.partition(" ") for value in headers.getlist("authorization")]
+    bearers = [token.strip() for kind, _, token in schemes if kind.lower() == "bearer"]
+    return bearers + [value.strip() for value in headers.getlist("x-api-key")]
 
 
 def _refuse_length(headers: Headers, max_bytes: int) -> _Refusal | None:

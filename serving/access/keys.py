@@ -156,6 +156,11 @@ class Keyring:
         """As `Keys.find`, in the file's present keys."""
         return self._keys.find(text)
 
+    def admits(self, key_id: str, now: datetime) -> bool:
+        """Whether the key of that id may ask now. ConfigError where the keys cannot be read."""
+        self._refresh()
+        return any(key.id == key_id and key.state(now) == "valid" for key in self._keys.keys)
+
     def _refresh(self) -> None:
         if self._path is None:
             return

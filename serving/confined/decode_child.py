@@ -22,7 +22,7 @@ from serving.confined.child_messages import ChildGone, receive, send
 from serving.confined.confine import Bounds, Confinement
 from serving.confined.sample_message import clip_from_words, recipe_in_words
 
-__all__ = ["LONGEST_S", "UPLOAD_LIMITS", "DecodeChild"]
+__all__ = ["LONGEST_S", "UPLOAD_LIMITS", "DecodeChild", "start_worker", "worker_environment"]
 
 UPLOAD_LIMITS = DecodeLimits(max_duration_s=600.0, max_frames=60_000)
 # the largest upload is a file of its scratch folder
@@ -34,13 +34,13 @@ _FRAMES_S = 120.0  # 600 s of 640x480 with their timeline take 7 s of one core, 
 _WITH_EXTRACTORS_S = 180.0  # I3D takes up to 6 s for 64 frames on one core
 LONGEST_S = _START_S + 2 * _WITH_EXTRACTORS_S  # to wait for the child, to start it anew, and to decode
 _ENDS_S = 5.0
-# what the child is told of this process's environment: no credential of a store or of a tracking server is among it
+# what a child is told of this process's environment: no credential of a store or of a tracking server is among it
 _ENVIRONMENT = (
     "PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "OMP_NUM_THREADS", "XDG_CACHE_HOME",
     "HF_HOME", "HF_HUB_CACHE", "RAPT_HOME", "RAPT_ENCODERS", "RAPT_FACE_LANDMARKER", "RAPT_I3D_WEIGHTS", "RAPT_OPENFACE",
 )  # fmt: skip
 _SCRATCH = "rapt-decode-"
-_PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from serving.confined.decode_worker import main; main()"
+_WORKER = "serving.confined.decode_worker"
 _log = logging.getLogger(__name__)
 
 
@@ -129,8 +129,7 @@ class DecodeChild:
         _sweep()
         self._scratch = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-"))
         self._tidy = weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)  # at this process's end, too
-        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        self._process = _started(environment)
+        self._process = start_worker(_WORKER, worker_environment())
         words = self._answer_of_start(str(self._scratch))
         self.confinement = Confinement(
             **{**words["held"], "limits": tuple(words["held"]["limits"]), "sealed": bool(words["sealed"])}
@@ -139,7 +138,7 @@ class DecodeChild:
 
     def _fetch(self) -> None:
         """Load once with the network, so that what can be fetched is. ModelError and such where one cannot."""
-        self._process = _started(dict(os.environ))
+        self._process = start_worker(_WORKER, dict(os.environ))
         self._answer_of_start(None)
         self._discard()
 
@@ -188,11 +187,21 @@ def _bounds_of(recipe: ClipRecipe) -> Bounds:
     return _WITH_EXTRACTORS if recipe.extractors else _FRAMES
 
 
-def _started(environment: dict[str, str]) -> "subprocess.Popen[bytes]":
-    """The worker, in a process group of its own. It finds modules where this process finds them."""
-    program = [sys.executable, "-c", _PROGRAM, json.dumps(sys.path)]
+def worker_environment() -> dict[str, str]:
+    """What a process that reads strangers' files is told of this one's environment."""
+    return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+
+
+def start_worker(module: str, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    """A process that runs the module's `main`, in a process group of its own. It finds modules where this one finds them."""
+    program = f"import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {module} import main; main()"
     return subprocess.Popen(
-        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment, start_new_session=True
+        [sys.executable, "-c", program, json.dumps(sys.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        env=environment,
+        start_new_session=True,
     )
 
 

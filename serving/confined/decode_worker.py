@@ -18,13 +18,13 @@ from serving.confined.confine import Bounds, bound_cpu, confine, seal
 if TYPE_CHECKING:
     from data_shards.extraction.clip_sample import ClipRecipe
 
-__all__ = ["main"]
+__all__ = ["main", "own_pipes"]
 
 
 def main() -> None:
     """Serve the parent at the other ends of standard input and output. The first message says what to be, later ones name
     clips; each gets one answer."""
-    requests, answers = _own_pipes()
+    requests, answers = own_pipes()
     ignore_interrupts()
     try:
         words, _ = receive(requests)
@@ -53,7 +53,7 @@ def main() -> None:
         return
 
 
-def _own_pipes() -> tuple[int, int]:
+def own_pipes() -> tuple[int, int]:
     """Copies of standard input and output for the messages; the three themselves lead nowhere, whatever libraries print."""
     requests, answers = os.dup(0), os.dup(1)
     nowhere = os.open(os.devnull, os.O_RDWR)

@@ -79,11 +79,14 @@ def sample_of_members(members: Mapping[str, bytes], recipe: ClipRecipe) -> Sampl
     try:
         sample = Sample.from_members(members, origin=_ORIGIN)
         shape = sample.frame_shape() if sample.has_frames else None
+        sizes = {sample.frame_size(t) for t in range(len(sample.meta.jpeg_offsets) - 1)}
     except (ShardError, KeyError, IndexError) as error:
         raise ChildGone(f"no sample ({type(error).__name__})") from None
     wanted = recipe.preprocess
     if shape != ((wanted.num_frames, wanted.size_px, wanted.size_px, 3) if wanted else None):
         raise ChildGone("a sample of another size")
+    if len(sizes) > 1:
+        raise ChildGone("a sample whose frames are not of one size")
     if set(sample.features) - set(recipe.extractors):
         raise ChildGone("features that nobody asked for")
     return sample

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from data_shards.errors import ClipError
@@ -40,6 +41,12 @@ CLIP_FORM: Mapping[str, Any] = {
 }
 
 
+class _FormParser(MultiPartParser):
+    """Keeps most clips in memory: what of an upload reaches the disk is a file without a name, and costs time."""
+
+    spool_max_size = 8 << 20  # 32 uploads at once hold 256 MiB
+
+
 class ClipForm(NamedTuple):
     """The bytes of a clip that is some video container, and of what is said in it."""
 
@@ -49,13 +56,20 @@ class ClipForm(NamedTuple):
 
 async def read_clip_form(request: Request) -> ClipForm:
     """The request's form. HTTPException with 400 where it is none or has too many parts, with 415 where the body is of
-    another kind, ClipError where the clip is missing or no video. What was received lies in memory, and over 1 MiB in a
+    another kind, ClipError where the clip is missing or no video. What was received lies in memory, and over 8 MiB in a
     file without a name, which is gone when this returns."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
             raise ClipError("no upload; send a video file as the form field 'clip'")
         raise HTTPException(415, "not a multipart/form-data body; send a video file as the form field 'clip'")
-    async with request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES) as form:
+    parser = _FormParser(
+        request.headers, request.stream(), max_files=_MAX_FILES, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise HTTPException(400, error.message) from None
+    try:
         unknown = next((name for name in form if name not in ("clip", "transcript")), None)
         clip = form.get("clip")
         if not isinstance(clip, UploadFile):
@@ -65,6 +79,8 @@ async def read_clip_form(request: Request) -> ClipForm:
         transcript = form.get("transcript")
         words = await _transcript_of(transcript) if transcript is not None else None
         content = await clip.read()
+    finally:
+        await form.close()
     check_clip(content)
     return ClipForm(content, words)
 

@@ -1,6 +1,8 @@
 """The HTTP contract as an ASGI app over a Scoring, without Ray: routes, limits, the page, security headers."""
 
+import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -36,6 +38,7 @@ from serving.scoring import Deadline, Scoring
 __all__ = ["build_app"]
 
 _RETRY_AFTER_S = 5
+_LOG = logging.getLogger("rapt.serving")
 _PAGE = Path(__file__).parent.parent / "page"
 _SCRIPTS = ("ask.js", "clip.js", "lesson.js", "live.js", "look.js", "page.js", "timeline.js", "upload.js")
 _ASSETS = {**dict.fromkeys(_SCRIPTS, "text/javascript"), "levels.css": "text/css", "page.css": "text/css"}
@@ -64,7 +67,7 @@ def build_app(scoring: Scoring, settings: AppSettings | None = None, *, jobs: Jo
     )
     metrics = Metrics()
     _add_scoring(app, scoring, settings, metrics)
-    _add_service(app, scoring, metrics)
+    _add_service(app, scoring, metrics, jobs)
     if jobs:
         app.include_router(job_router(jobs, owner_of=owner_of))
     _add_pages(app)
@@ -136,7 +139,7 @@ def _add_scoring(app: FastAPI, scoring: Scoring, settings: AppSettings, metrics:
             return await while_present(request, _explain(scoring, form, at_s, deadline))
 
 
-def _add_service(app: FastAPI, scoring: Scoring, metrics: Metrics) -> None:
+def _add_service(app: FastAPI, scoring: Scoring, metrics: Metrics, jobs: JobRunner | None) -> None:
     @app.get("/v1/model", responses=problems(503))
     async def model() -> ModelInfo:
         """Which model answers."""
@@ -152,8 +155,8 @@ def _add_service(app: FastAPI, scoring: Scoring, metrics: Metrics) -> None:
         """A model is loaded and scores can be asked for."""
         info = scoring.current().info
         ready = {"status": "ready", "model": info.name, "version": info.version}
-        warning = scoring.warning()
-        return ready | {"warning": warning} if warning else ready
+        # anybody may ask, and what is to be mended names files and servers
+        return ready | {"warning": "something is to be mended; the endpoint's log says what"} if scoring.warning() else ready
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def figures() -> Response:
@@ -162,6 +165,8 @@ def _add_service(app: FastAPI, scoring: Scoring, metrics: Metrics) -> None:
             info = scoring.current().info
         except ServiceError:
             info = None
+        if jobs:
+            metrics.has_lessons(Counter(job.state for job in jobs.store.all()))
         return Response(metrics.page(info), media_type=METRICS_TYPE)
 
 
@@ -190,9 +195,10 @@ def _add_error_answers(app: FastAPI) -> None:
         if isinstance(error, ClipError):
             facts.refusal = "clip"
             return _problem(422, str(error))
-        if not isinstance(error, ServiceError):
+        if not isinstance(error, ServiceError):  # its operator's matter, whose words may name files and servers
             facts.refusal = "error"
-            return _problem(500, str(error))
+            _LOG.warning("request %s: %s", facts.request_id, error)
+            return _problem(500, "the model cannot answer; tell who runs the service, whose log says why")
         is_late = facts.deadline_s is not None and time.time() >= facts.deadline_s
         facts.refusal = "full" if isinstance(error, NoRoom) else "deadline" if is_late else "unavailable"
         return _problem(503, str(error), {"Retry-After": str(_RETRY_AFTER_S)})

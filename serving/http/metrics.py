@@ -1,4 +1,6 @@
-"""What a Prometheus server reads: requests, refusals, stages, answers, waiting clips, the model, this process."""
+"""What a Prometheus server reads: requests, refusals, stages, answers, waiting clips, lessons, the model, this process."""
+
+from collections.abc import Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -39,6 +41,7 @@ class Metrics:
         self._waiting = Gauge("rapt_clips_waiting", "Clips that are being scored or wait for it", registry=registry)
         self._uploading = Gauge("rapt_uploads_receiving", "Bodies that are being received", registry=registry)
         self._model = Gauge("rapt_model_info", "The model that answers", ["name", "version", "data_digest"], registry=registry)
+        self._lessons = Gauge("rapt_lessons", "Lessons that are uploaded, wait, or are scored", ["state"], registry=registry)
         self._unwritten = Counter("rapt_audit_lines_lost", "Lines that the audit log could not take", registry=registry)
 
     def answered(self, method: str, route: str, status: int, *, bytes_in: int, refusal: str | None) -> None:
@@ -61,6 +64,11 @@ class Metrics:
         """So many clips and uploads hold a place now."""
         self._waiting.set(clips)
         self._uploading.set(uploads)
+
+    def has_lessons(self, by_state: Mapping[str, int]) -> None:
+        """So many lessons are in each state now."""
+        for state in ("uploading", "queued", "running"):
+            self._lessons.labels(state).set(by_state.get(state, 0))
 
     def lost_a_line(self) -> None:
         """The audit log could not be written."""

@@ -15,7 +15,7 @@ class NoRoom(ServiceError):  # noqa: N818  # what there is not, as Stopped
 
 class Places:
     """Two bounds. An upload that is still coming holds none of the clips' places, so slow clients keep nobody from being
-    scored, and what they send lies in files of the system, not in memory. Of one event loop."""
+    scored, and of what they send little lies in memory (clip_form). Of one event loop."""
 
     def __init__(self, *, max_clips: int, max_uploads: int, metrics: Metrics) -> None:
         self._max_clips, self._max_uploads, self._metrics = max_clips, max_uploads, metrics

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.routing import compile_path
 from starlette.types import Scope
 
-__all__ = ["OPEN_ROUTES", "RequestFacts", "RouteNames", "attach", "facts_of", "owner_of", "path_of", "too_large"]
+__all__ = ["EVERYBODY", "OPEN_ROUTES", "RequestFacts", "RouteNames", "attach", "facts_of", "owner_of", "path_of", "too_large"]
 
 OPEN_ROUTES = ("/", "/page/{asset}", "/docs", "/openapi.json", "/healthz", "/readyz")
 UNKNOWN_ROUTE = "unknown"

@@ -30,7 +30,7 @@ class AppSettings(Stored):
     require_keys: bool = False
     audit_folder: Path | None = None
     max_upload_mib: int = Field(default=100, ge=1)
-    max_clips_waiting: int = Field(default=8, ge=0)
+    max_clips_waiting: int = Field(default=16, ge=0)
     max_uploads: int = Field(default=32, ge=1)
     deadline_s: float = Field(default=120.0, gt=0)
     upload_s: float = Field(default=60.0, gt=0)

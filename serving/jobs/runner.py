@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from data_shards.errors import ClipError, RaptError, ServiceError
@@ -18,12 +19,14 @@ _log = logging.getLogger("rapt.jobs")
 _TRIES = 90  # where the service itself cannot score: a model that is being loaded, which takes minutes, a queue that is full
 _WAIT_S = 10.0
 _SWEEP_S = 30.0
+_NO_KEY = "the lesson's API key was revoked or had expired when its turn came; submit it again with another"
 
 
 class JobRunner:
     """One lesson at a time unless at_once says more. `start` and `close` it in the event loop that serves.
 
-    face_model: MediaPipe's file, found as everywhere where it is not given.
+    face_model: MediaPipe's file, found as everywhere where it is not given. may_ask: whether an owner may still ask for
+    anything, looked at when it is a lesson's turn; it may raise ConfigError, and the lesson then waits.
     """
 
     def __init__(
@@ -35,8 +38,9 @@ class JobRunner:
         face_model: Path | None = None,
         at_once: int = 1,
         wait_s: float = _WAIT_S,
+        may_ask: Callable[[str], bool] = lambda owner: True,
     ) -> None:
-        self.store = store
+        self.store, self._may_ask = store, may_ask
         self._scoring, self._settings, self._face_model = scoring, settings, face_model
         self._at_once, self._wait_s = at_once, wait_s
         self._tasks: list[asyncio.Task[None]] = []
@@ -100,7 +104,11 @@ class JobRunner:
                 await asyncio.sleep(self._wait_s)
 
     async def _run(self, job: Job) -> None:
-        """Score one lesson to its end. Cancelled, it leaves the job as it is. OSError where its state cannot be written."""
+        """Score one lesson to its end. Cancelled, it leaves the job as it is. OSError where its state cannot be written,
+        ConfigError where it cannot be known whether its owner may still ask."""
+        if not self._may_ask(job.owner):
+            self.store.end(job, error=_NO_KEY)
+            return
         job = self.store.keep(job, state="running")
         try:
             result = await self._scored(job)

@@ -22,7 +22,7 @@ from serving.scoring import Deadline, Scoring, ServedModel
 
 __all__ = ["score_lesson"]
 
-_BATCH = 8  # people that are scored at once: with eight clips beside them they fit into the scorers' bounded queue
+_BATCH = 8  # people that are scored at once: with sixteen clips beside them they fit into the scorers' bounded queue
 _BATCH_S = 300.0
 
 Progress = Callable[[float, float], None]

@@ -1,7 +1,7 @@
 // One clip: chosen or dropped, scored, and shown with what the score rests on.
 
 import { ask, reason } from "/page/ask.js";
-import { offerLook } from "/page/look.js";
+import { chooseMoment, offerLook } from "/page/look.js";
 import { drawScale, drawTimeline, levelClass, percent } from "/page/timeline.js";
 
 const part = (id) => document.getElementById(id);
@@ -25,9 +25,9 @@ export function startClip(model) {
     try {
       const answer = await (await ask("/v1/score", { method: "POST", body: form })).json();
       if (mine !== latest) return;
-      showAnswer(file, answer, model);
+      showAnswer(file, answer, answer.model ?? model); // another may have taken its place since the page was opened
     } catch (error) {
-      if (mine === latest) say(reason(error), { failed: true });
+      if (mine === latest) say(unusable(file, error), { failed: true });
     }
   }
 
@@ -85,6 +85,12 @@ export function answerWords(answer) {
   }
 }
 
+/** Why there is no answer. The service never learns a file's name, and says `clip` of one that it cannot read. */
+function unusable(file, error) {
+  const why = reason(error);
+  return why.startsWith("clip: ") ? `${file.name}: ${why.slice("clip: ".length)}. Save or record it again, for example as MP4.` : why;
+}
+
 function say(sentence, { failed = false } = {}) {
   part("clip-status").textContent = sentence;
   part("clip-status").classList.toggle("failed", failed);
@@ -101,6 +107,7 @@ function showAnswer(file, answer, model) {
     part("clip-answer").hidden = false;
   }
   part("clip-details").textContent = details(answer);
+  part("clip-status").closest("section").scrollIntoView({ block: "nearest" }); // on a phone it is below the clip
   if (answer.timeline?.length > 1) showTimeline(answer, model.levels);
   if (model.reads.includes("frames") && answer.probabilities) offerLook(file, answer.duration_s, part("clip-video"));
 }
@@ -132,8 +139,9 @@ function showTimeline(answer, levels) {
     startS: 0,
     endS: Math.max(answer.duration_s, answer.timeline.at(-1).end_s),
     levels,
-    onPick: (second) => {
-      if (!video.hidden) video.currentTime = second;
+    onPick: (window) => {
+      if (!video.hidden) video.currentTime = window.start_s;
+      chooseMoment((window.start_s + window.end_s) / 2);
     },
   });
   part("clip-windows").hidden = false;

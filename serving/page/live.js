@@ -2,11 +2,13 @@
 
 import { ask, reason, Refused } from "/page/ask.js";
 import { answerWords } from "/page/clip.js";
-import { drawScale, drawTimeline, signed } from "/page/timeline.js";
+import { drawScale, drawTimeline } from "/page/timeline.js";
 
 const part = (id) => document.getElementById(id);
 const SHOWN_S = 300; // of the timeline
 const NOT_ALLOWED = [401, 403]; // no key was given, or it may not score: the next window would be refused too
+const HEADER_BYTES = 1024; // at least what a file without a picture has; seconds of a black one take several times as much
+const PATIENCE_S = 1; // with a camera that gives no picture
 const BITS_PER_S = 1_500_000; // 640x480 without visible loss: a window of 10 s takes under 2 MB
 // what the service reads, cheapest for the browser first
 const FORMATS = ["video/webm;codecs=vp8", "video/webm;codecs=vp9", "video/webm", "video/mp4"];
@@ -39,8 +41,7 @@ export function startLive(model) {
     for (const track of stream.getVideoTracks()) track.onended = () => stop("The camera was taken away, so nothing more is sent.");
     part("live-video").srcObject = stream;
     part("live-video").hidden = false;
-    await part("live-video").play().catch(() => {}); // a preview that does not play stops nothing
-    if (session !== mine) return undefined; // stopped meanwhile
+    part("live-video").play().catch(() => {}); // not waited for: a camera may give no picture to play
     part("live-stop").disabled = false;
     part("live-window").disabled = true;
     part("live-stop").focus();
@@ -77,19 +78,26 @@ function newSession(stream, windowS, levels, stop) {
   const leaving = new AbortController();
   const mimeType = FORMATS.find((format) => MediaRecorder.isTypeSupported(format));
 
-  // The next recorder runs before the one before is stopped, so that no picture falls between two windows.
+  // The next recorder runs before the one before is stopped, so that no picture falls between two windows. It runs from the
+  // camera's next picture on: where none comes, the one before is stopped all the same.
   function record() {
     const before = recorder;
     const pieces = [];
     const own = new MediaRecorder(stream, { mimeType, videoBitsPerSecond: BITS_PER_S });
     let startS = nowS();
     own.ondataavailable = (event) => { if (event.data.size) pieces.push(event.data); };
+    const end = () => { if (before?.state === "recording") before.stop(); };
+    const patience = setTimeout(end, 1000 * PATIENCE_S);
     own.onstart = () => {
+      clearTimeout(patience);
       startS = nowS();
-      if (before?.state === "recording") before.stop();
+      end();
     };
     own.onstop = () => {
-      if (!over) filled({ blob: new Blob(pieces, { type: mimeType }), start_s: startS, end_s: nowS() });
+      if (over) return;
+      const blob = new Blob(pieces, { type: mimeType });
+      if (blob.size > HEADER_BYTES) filled({ blob, start_s: startS, end_s: nowS() });
+      else lost({ start_s: startS, end_s: nowS() });
     };
     own.onerror = () => { if (!over) say("The browser could not record this window; the next is tried.", { failed: true }); };
     recorder = own;
@@ -103,6 +111,13 @@ function newSession(stream, windowS, levels, stop) {
     }
     waiting = window;
     send();
+  }
+
+  function lost(window) { // the camera was held by the system, or the machine had no time for it
+    keep({ ...window, status: "no_picture" });
+    say(`The camera gave no picture for ${windowS} s; the next window is tried.`, { failed: true });
+    part("live-level").hidden = true;
+    part("live-scale").hidden = true;
   }
 
   async function send() {
@@ -152,7 +167,7 @@ function newSession(stream, windowS, levels, stop) {
 
   function show(answer) {
     const { sentence, level } = answerWords(answer);
-    say(sentence || `The last ${windowS} s, score ${signed(answer.score)}:`);
+    say(sentence || `The last ${windowS} s:`);
     part("live-level").textContent = level ?? "";
     part("live-level").hidden = level === null;
     part("live-scale").hidden = !answer.probabilities;

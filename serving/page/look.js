@@ -5,7 +5,7 @@ import { ask, reason, Refused } from "/page/ask.js";
 const part = (id) => document.getElementById(id);
 const WIDTH_PX = 640;
 const PLACES = [["upper left", "upper middle", "upper right"], ["left", "middle", "right"], ["lower left", "lower middle", "lower right"]];
-let impossible = false; // this service or this model has no such answer
+let impossible = false; // this service has no such answer
 let shown = null;
 
 part("look-at").addEventListener("input", () => {
@@ -13,17 +13,21 @@ part("look-at").addEventListener("input", () => {
 });
 part("look-show").addEventListener("click", () => { if (shown) look(shown); });
 
-/** Offer it for this clip of durationS; video: where it may play. */
+/** Offer it for this clip of durationS, scored by a model that reads frames; video: where it may play. */
 export function offerLook(clip, durationS, video) {
   if (impossible) return;
   shown = { clip, video };
   part("look").hidden = false;
   part("look-canvas").hidden = true;
   part("look-status").textContent = "";
-  const at = part("look-at");
-  at.max = Math.max(0, durationS - 0.1).toFixed(1);
-  at.value = (durationS / 2).toFixed(1);
-  at.dispatchEvent(new Event("input"));
+  part("look-at").max = Math.max(0, durationS - 0.1).toFixed(1);
+  chooseMoment(durationS / 2);
+}
+
+/** Choose a moment, for another click to show. */
+export function chooseMoment(second) {
+  part("look-at").value = second.toFixed(1);
+  part("look-at").dispatchEvent(new Event("input"));
 }
 
 async function look(mine) {
@@ -44,7 +48,7 @@ async function look(mine) {
     part("look-status").textContent = video.hidden ? `${words} This browser cannot play the clip, so its picture is left grey.` : words;
   } catch (error) {
     if (mine !== shown) return;
-    impossible = error instanceof Refused && [404, 405, 422, 501].includes(error.status);
+    impossible = error instanceof Refused && [404, 405, 501].includes(error.status);
     part("look").hidden = impossible;
     part("look-status").textContent = impossible ? "" : reason(error);
   } finally {

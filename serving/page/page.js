@@ -40,7 +40,7 @@ function showModel(model) {
   const figure = (value) => (value === null ? "not measured" : `${value.toFixed(2)} (${guess})`);
   const facts = {
     recipe: model.recipe,
-    "trained on": model.simulated ? `${model.dataset} (simulated people)` : model.dataset,
+    "trained on": model.dataset === "simulated" ? "simulated people" : model.dataset,
     "balanced accuracy, validation": figure(model.validation_balanced_accuracy),
     "balanced accuracy, test": figure(model.test_balanced_accuracy),
     "data version": model.data_digest.slice(0, 16),

@@ -10,8 +10,10 @@ export const STATUS_WORDS = {
   camera_off: "camera off",
   too_short: "too short",
   skipped: "skipped",
+  no_picture: "no picture came",
   failed: "no answer",
 };
+const UNDRAWN = ["too_short", "skipped", "no_picture", "failed"]; // nothing was seen
 
 export const percent = (share) => `${(100 * share).toFixed(share >= 0.0005 && share < 0.1 ? 1 : 0)} %`;
 export const signed = (score) => `${score < -0.005 ? "−" : score > 0.005 ? "+" : ""}${Math.abs(score).toFixed(2)}`;
@@ -40,8 +42,14 @@ export function element(name, attributes = {}, text = "") {
   return made;
 }
 
+/** A window's time, level and score, e.g. `0:10 to 0:20: low, score −0.32`. */
+export function windowWords(window, levels) {
+  const score = window.status === "scored" ? `, score ${signed(window.score)}` : "";
+  return `${clock(window.start_s)} to ${clock(window.end_s)}: ${wordsOf(window, levels)}${score}`;
+}
+
 /**
- * Draw windows from startS to endS into `place`. onPick(second): where a bar was clicked.
+ * Draw windows from startS to endS into `place`. onPick(window): which one was chosen, by mouse, touch or keyboard.
  * Like a row of a lesson's report: a taller bar is a higher level, what was not scored has a pattern.
  */
 export function drawTimeline(place, windows, { startS, endS, levels, onPick }) {
@@ -53,18 +61,50 @@ export function drawTimeline(place, windows, { startS, endS, levels, onPick }) {
     const height = scored ? (100 * (window.level_index + 1)) / levels.length : 100;
     const kind = scored ? levelClass(window.level_index, levels.length) : window.status;
     const [left, right] = [Math.max(window.start_s, startS), Math.min(window.end_s, endS)];
-    if (right <= left || kind === "too_short" || kind === "skipped" || kind === "failed") continue;
+    if (right <= left || UNDRAWN.includes(kind)) continue;
     const width = `${Math.max(0.1, (100 * (right - left)) / span - 0.25)}%`; // a hair between neighbours
     const bar = element("rect", { class: kind, x: at(left), width, y: `${100 - height}%`, height: `${height}%` });
-    const score = scored ? `, score ${signed(window.score)}` : "";
-    bar.append(element("title", {}, `${clock(window.start_s)} to ${clock(window.end_s)}: ${wordsOf(window, levels)}${score}`));
-    if (onPick) {
-      bar.dataset.atS = window.start_s;
-      bar.addEventListener("click", () => onPick(window.start_s));
-    }
+    bar.append(element("title", {}, windowWords(window, levels)));
     row.append(bar);
   }
-  place.replaceChildren(row, axis(startS, endS, at), legend(levels));
+  const bars = document.createElement("div");
+  bars.className = "bars";
+  bars.append(row);
+  const chosen = Object.assign(document.createElement("p"), { className: "chosen" });
+  if (onPick) bars.append(choices(windows, { at, span, levels, onPick, chosen }));
+  place.replaceChildren(bars, axis(startS, endS, at), ...(onPick ? [chosen] : []), legend(levels));
+}
+
+/** A button over each window, as high as the row. One stop for Tab; the arrow keys, Home and End go from one to the next. */
+function choices(windows, { at, span, levels, onPick, chosen }) {
+  const bar = Object.assign(document.createElement("div"), { className: "choices" });
+  bar.setAttribute("role", "toolbar");
+  bar.setAttribute("aria-label", "Windows of the clip; the arrow keys go from one to the next");
+  const buttons = windows.map((window) => {
+    const words = windowWords(window, levels);
+    const button = Object.assign(document.createElement("button"), { type: "button", tabIndex: -1, title: words });
+    button.setAttribute("aria-label", words);
+    button.style.left = at(window.start_s);
+    button.style.width = `${(100 * (window.end_s - window.start_s)) / span}%`;
+    button.addEventListener("focus", () => {
+      for (const other of buttons) other.tabIndex = other === button ? 0 : -1;
+      chosen.textContent = words;
+    });
+    button.addEventListener("click", () => { button.focus(); onPick(window); }); // Safari focuses no button by itself
+    return button;
+  });
+  buttons[0].tabIndex = 0;
+  chosen.textContent = "Choose a window to read its level, and to go there in the clip.";
+  bar.addEventListener("keydown", (event) => {
+    const here = buttons.indexOf(document.activeElement);
+    const places = { ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: buttons.length - 1 };
+    const next = buttons[places[event.key]];
+    if (!next) return;
+    event.preventDefault();
+    next.focus();
+  });
+  bar.append(...buttons);
+  return bar;
 }
 
 /** The score on its scale from -1 to 1, with the interval where there is one; score null: the interval alone. */
@@ -86,8 +126,8 @@ export function drawScale(place, score, interval) {
   const said = score === null ? [] : [`Score ${signed(score)} on a scale from −1 to 1.`];
   if (interval) {
     said.push(
-      `The band, ${signed(interval.low)} to ${signed(interval.high)} (${interval.levels.join(", ")}), holds the truth for ` +
-        `${percent(interval.coverage)} of clips like those it was calibrated on.`,
+      `The band, ${signed(interval.low)} to ${signed(interval.high)} (${interval.levels.join(", ")}), holds the observers' level for ` +
+        `${percent(interval.coverage)} of clips like those it was checked on.`,
     );
   }
   caption.textContent = said.join(" ");

@@ -142,13 +142,15 @@ class _Ingress:
             watch.start()
 
     def __serve_build_asgi_app__(self) -> Any:  # Ray Serve's name
+        from serving.access.guard import owner_check
         from serving.http.http_api import build_app
         from serving.jobs.runner import JobRunner
         from serving.jobs.store import JobStore
 
         settings = self._settings
         if settings.jobs_folder:
-            self._jobs = JobRunner(JobStore(settings.jobs_folder, settings.jobs), self._scoring)
+            store = JobStore(settings.jobs_folder, settings.jobs)
+            self._jobs = JobRunner(store, self._scoring, may_ask=owner_check(settings.app))
         return build_app(self._scoring, settings.app, jobs=self._jobs)
 
     async def state(self) -> EndpointState:

@@ -45,7 +45,9 @@ class HandleScoring:
         if self._is_draining:
             raise ServiceError("the endpoint is stopping and takes no new requests; ask another, or try again later")
         if self._current is None:
-            raise ServiceError(self.problem or "the model is being loaded; try again in a few seconds")
+            # who asks is not told what the problem is: it may name files and servers; the log and `rapt serve` do
+            what = "cannot be loaded; tell who runs the endpoint, whose log says why" if self.problem else "is being loaded"
+            raise ServiceError(f"the model {what}; try again in a {'minute' if self.problem else 'few seconds'}")
         return self._current
 
     async def decode(self, clip: bytes, transcript: bytes | None, model: ServedModel, deadline: Deadline) -> ClipSample:

@@ -1,9 +1,9 @@
 """What runs in a scorer: the model's last versions. A plain class, which `deployments` puts on Ray Serve."""
 
 import asyncio
+import logging
 import os
 import tempfile
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +13,7 @@ from threading import Lock
 
 import torch
 
+from data_shards.errors import RaptError, ServiceError
 from data_shards.extraction.clip_sample import ClipSample
 from serving.answer import AnyAnswer, Explanation
 from serving.gradcam import where_it_looked
@@ -24,6 +25,7 @@ from training.registry import RegisteredModel, resolve
 
 __all__ = ["ScoreReplica", "model_key"]
 
+_LOG = logging.getLogger("rapt.serving")
 _MAX_MODELS = 3  # the alias's, the one before it, and a version that is tried
 
 
@@ -96,12 +98,19 @@ class ScoreReplica:
             predictor = self._predictor(batch[0].registered)
         except Exception as error:
             return [error] * len(batch)
-        if any(each.deadline.at_s <= time.time() for each in batch):
-            return [_answer(predictor, each) for each in batch]
+        found: list[AnyAnswer | Exception | None] = [_lateness(each) for each in batch]
+        in_time = [place for place, late in enumerate(found) if late is None]
+        for place, answer in zip(in_time, self._together(predictor, [batch[place] for place in in_time]), strict=True):
+            found[place] = answer
+        return [each for each in found if each is not None]
+
+    def _together(self, predictor: Predictor, batch: Sequence[_Waiting]) -> list[AnyAnswer | Exception]:
         try:
             clips, decode_ms = [each.clip for each in batch], [each.decode_ms for each in batch]
             return list(predictor.score_many(clips, decode_ms=decode_ms))
-        except Exception:  # one of them: which, is found one by one
+        except Exception as error:  # one of them: which, is found one by one
+            if not isinstance(error, RaptError):
+                _LOG.warning("a batch of %d was not scored together (%s)", len(batch), type(error).__name__, exc_info=error)
             return [_answer(predictor, each) for each in batch]
 
     def _predictor(self, registered: RegisteredModel) -> Predictor:
@@ -127,6 +136,15 @@ class ScoreReplica:
         with tempfile.TemporaryDirectory(prefix="rapt-bundle-") as scratch:
             fetched = resolve(model_key(registered), self._settings.tracking_uri, scratch=Path(scratch))
             return Predictor(fetched, allow_emotion=allowed)
+
+
+def _lateness(waiting: _Waiting) -> ServiceError | None:
+    """The error of a clip whose request's time is over; it is not scored."""
+    try:
+        _ = waiting.deadline.left_s
+    except ServiceError as error:
+        return error
+    return None
 
 
 def _answer(predictor: Predictor, waiting: _Waiting) -> AnyAnswer | Exception:
