@@ -11,17 +11,15 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.bundles import random_bundle
 from benchmarks.measure import compare, save
 from cluster.demo import DEMO_PREPROCESS
 from cluster.home import have_face_model
 from data_shards.extraction.clip_sample import ClipRecipe, clip_sample
 from data_shards.extraction.look import look_at_sample, prepare_look
-from data_shards.listing import ENGAGEMENT_LEVELS
 from data_shards.preprocess import preprocess_file
 from serving.gradcam import where_it_looked
 from serving.predictor import Predictor
-from training.bundle import BUNDLE_VERSION, BundleRecord, save_bundle
-from training.models import MODELS
 from training.recipes import recipe
 from training.registry import RegisteredModel
 
@@ -35,7 +33,8 @@ def main() -> None:
     if not prepare_look() or not VIDEOS.is_dir():
         raise SystemExit("needs the clips of ../shared/data and a face model; nothing was measured")
     with tempfile.TemporaryDirectory(prefix="rapt-bench-") as folder:
-        predictor = _untrained(Path(folder))
+        bundle = random_bundle(Path(folder) / "bundle", recipe("demo"), DEMO_PREPROCESS)
+        predictor = Predictor(RegisteredModel(name="untrained", version="", folder=bundle))
     short, longer = VIDEOS / "5100462069.avi", VIDEOS / "WolfgangLanger_Pexels.mp4"
     clip = clip_sample(short, predictor.recipe)
     plain = ClipRecipe(DEMO_PREPROCESS, window_s=0)
@@ -76,30 +75,6 @@ def main() -> None:
 
 def _one(done: object) -> int:
     return 1
-
-
-def _untrained(folder: Path) -> Predictor:
-    run = recipe("demo")
-    record = BundleRecord(
-        schema_version=BUNDLE_VERSION,
-        run_id="bench",
-        run=run,
-        label="engagement",
-        level_names=ENGAGEMENT_LEVELS,
-        level_scores=(-1.0, -1 / 3, 1 / 3, 1.0),
-        temperature=1.0,
-        preprocess=DEMO_PREPROCESS,
-        dataset="none",
-        simulated=True,
-        notice="untrained",
-        data_digest="",
-        commit="",
-        best_epoch=0,
-        validation=None,
-        test=None,
-    )
-    save_bundle(folder / "bundle", record, MODELS[run.model.name](run.model, len(ENGAGEMENT_LEVELS)))
-    return Predictor(RegisteredModel(name="untrained", version="", folder=folder / "bundle"))
 
 
 if __name__ == "__main__":

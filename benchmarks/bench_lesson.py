@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 from rich.table import Table
 
+from benchmarks.clips import SHARED_FACE_MODEL
 from benchmarks.lesson_recording import Scene, grid, longer, write_gallery
 from benchmarks.measure import console, machine, save
 from benchmarks.training_sets import frame_shards
@@ -28,7 +29,6 @@ from training.registry import RegisteredModel
 
 FPS = 15
 MARKS = (0.1, 0.5, 1.0)
-_SHARED_FACE_MODEL = Path(__file__).parent.parent.parent / "shared" / "data" / "models" / "face_landmarker.task"
 
 
 class _Memory:
@@ -41,7 +41,7 @@ class _Memory:
         self._me = psutil.Process()
 
     def note(self, done_s: float, total_s: float) -> None:
-        watching = [child for child in self._me.children() if "spawn_main" in " ".join(child.cmdline())]
+        watching = [child for child in self._me.children() if "watch_worker" in " ".join(child.cmdline())]
         if watching:
             mib = max(child.memory_info().rss for child in watching) / 2**20
             self.child_cpu_s = max(sum(child.cpu_times()[:2]) for child in watching)
@@ -72,7 +72,7 @@ def main() -> None:
         minute = write_gallery(folder / "minute.mp4", scenes, size=size, fps=FPS)
         lesson = longer(minute, folder / "lesson.mp4", asked.minutes)
         before_s = time.process_time()
-        face_model = _SHARED_FACE_MODEL if _SHARED_FACE_MODEL.exists() else face_model_path(None)
+        face_model = SHARED_FACE_MODEL if SHARED_FACE_MODEL.exists() else face_model_path(None)
         result = asyncio.run(score_lesson(lesson, scoring, folder / "job", face_model=face_model, progress=memory.note))
         own_cpu_s = time.process_time() - before_s
     _print(result, memory, own_cpu_s, f"{asked.people} tiles, {asked.size}, {FPS} frames/s, H.264")

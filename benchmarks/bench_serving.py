@@ -2,10 +2,10 @@
 
 Clients and server share this machine's cores. 10 s clips in turn, as many at a time as are asked; p50 and p95 of a clip, and
 clips a second. Aims: p50 within 20 ms of the predictor's, throughput within 0.9 of it. Each is warmed up for --warm-s before,
-so that the endpoint has as many decoders as it wants. Then dynamic batching: a scorer without HTTP and without decoding, given
-many clips at a time, in batches of 8 and one by one.
+so that the endpoint has as many decoders as it wants: it adds one after ten seconds of load. Then dynamic batching: a scorer
+without HTTP and without decoding, given many clips at a time, in batches of 8 and one by one.
 
-    python -m benchmarks.bench_serving [--clips 40] [--rounds 3] [--warm-s 15] [--at 1,4,16] [--frames 32] [--size 64]
+    python -m benchmarks.bench_serving [--clips 40] [--rounds 3] [--warm-s 40] [--at 1,4,16] [--frames 32] [--size 64]
 """
 
 import argparse
@@ -27,20 +27,17 @@ import httpx
 import numpy as np
 from rich.table import Table
 
+from benchmarks.bundles import random_bundle
 from benchmarks.clips import benchmark_clips
 from benchmarks.measure import console, machine, save
-from cluster.launch import connect_ray, disconnect_ray
 from data_shards.extraction.clip_sample import clip_sample
-from data_shards.listing import ENGAGEMENT_LEVELS
 from data_shards.preprocess import PreprocessConfig
 from serving.predictor import Predictor
 from serving.replicas.endpoint_settings import EndpointSettings
 from serving.replicas.score_replica import ScoreReplica
 from serving.scoring import Deadline
-from serving.service import start_service, stop_service
-from training.bundle import BUNDLE_VERSION, BundleRecord, save_bundle
-from training.config import RunConfig
-from training.models import MODELS
+from serving.service import start_service
+from tests.serving.ray_serve import ray_for_endpoint
 from training.recipes import recipe
 from training.registry import RegisteredModel
 
@@ -53,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=int, default=40, help="clips a round, at each concurrency")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--warm-s", type=float, default=15)
+    parser.add_argument("--warm-s", type=float, default=40)
     parser.add_argument("--at", default="1,4,16", help="how many clips at a time")
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--size", type=int, default=64)
@@ -75,33 +72,6 @@ def main() -> None:
     save("serving", results)
 
 
-def random_bundle(folder: Path, run: RunConfig, preprocess: PreprocessConfig) -> Path:
-    """A bundle of the recipe's model with random weights: it takes as long as a trained one."""
-    scores = tuple(float(score) for score in np.linspace(-1, 1, len(ENGAGEMENT_LEVELS)))
-    record = BundleRecord(
-        schema_version=BUNDLE_VERSION,
-        run_id="benchmark",
-        run=run,
-        label="engagement",
-        level_names=tuple(ENGAGEMENT_LEVELS),
-        level_scores=scores,
-        temperature=1.0,
-        preprocess=preprocess,
-        dataset="none",
-        simulated=True,
-        notice="random weights",
-        data_digest="",
-        commit="",
-        best_epoch=0,
-        validation=None,
-        test=None,
-    )
-    folder.mkdir()
-    settings = run.model.model_copy(update={"weights": "none"} if "weights" in type(run.model).model_fields else {})
-    save_bundle(folder, record, MODELS[settings.name](settings, len(ENGAGEMENT_LEVELS)))
-    return folder
-
-
 @contextlib.contextmanager
 def servers(bundle: Path) -> Iterator[dict[str, Ask]]:
     """The endpoint, the bare app and the predictor, each as what scores one clip. Those that are not asked are idle."""
@@ -113,18 +83,16 @@ def servers(bundle: Path) -> Iterator[dict[str, Ask]]:
         return 0
 
     bare = subprocess.Popen([sys.executable, "-m", "benchmarks.bare_app", str(bundle), str(BARE_PORT)])
-    connect_ray(None, num_cpus=max(4, os.cpu_count() or 1))
     try:
-        settings = EndpointSettings(model=str(bundle))
-        url = start_service(registered, host="127.0.0.1", port=PORT, settings=settings)
-        yield {
-            "predictor": alone,
-            "bare uvicorn": _poster(f"http://127.0.0.1:{BARE_PORT}"),
-            "endpoint": _poster(url),
-        }
-        stop_service()
+        with ray_for_endpoint(num_cpus=max(4, os.cpu_count() or 1)):
+            settings = EndpointSettings(model=str(bundle))
+            url = start_service(registered, host="127.0.0.1", port=PORT, settings=settings)
+            yield {
+                "predictor": alone,
+                "bare uvicorn": _poster(f"http://127.0.0.1:{BARE_PORT}"),
+                "endpoint": _poster(url),
+            }
     finally:
-        disconnect_ray()
         bare.terminate()
 
 

@@ -8,9 +8,11 @@ from data_shards.listing import ListedClip
 from data_shards.simulation import SimulationSettings, generate
 from data_shards.storage.source import file_of
 
-__all__ = ["benchmark_clips", "decoder_clips", "repeated"]
+__all__ = ["SHARED_FACE_MODEL", "benchmark_clips", "decoder_clips", "repeated"]
 
-_REAL = Path(__file__).parent.parent.parent / "shared" / "data" / "videos"
+_SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+_REAL = _SHARED / "videos"
+SHARED_FACE_MODEL = _SHARED / "models" / "face_landmarker.task"
 _REAL_NAMES = ("5100462069.avi", "test1.avi", "test2.avi", "test3.avi")  # DAiSEE's own format: XVID, 640x480, 10 s
 _REAL_FORMATS = (  # what it is, name, (width, height) of frames with 224 on the shorter side, even as preprocess makes them
     ("XVID 640x480", "5100462069.avi", (298, 224)),

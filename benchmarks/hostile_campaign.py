@@ -1,6 +1,6 @@
 """Hostile input, counted: hundreds of generated files and requests against a real server, and whether all held.
 
-    python -m benchmarks.hostile_campaign [--sample N] [--kind KIND] [--seed S]
+    python -m benchmarks.hostile_campaign [--on-ray] [--sample N] [--kind KIND] [--minutes M] [--seed S]
 
 Each is to get a 4xx with a plain reason, or a score where it is in truth a clip, in bounded time and memory; the server keeps
 its process and answers /healthz throughout; nothing is left on disk, no process, no call of an address that a file named.
@@ -30,21 +30,24 @@ from training.recipes import recipe
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", type=int, help="so many, of every kind at least one")
-    parser.add_argument("--kind", help="of this kind alone")
+    parser.add_argument("--kind", default="", help="of the kinds alone that begin so")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no more after so long")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--on-ray", action="store_true", help="the endpoint of `rapt serve`, behind Ray Serve's proxy")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rapt-bench-") as scratch:
-        with attacked_server(_bundle(Path(scratch)), Path(scratch) / "tmp") as target:
+        face_model = REAL_DATA / "models" / "face_landmarker.task"
+        with attacked_server(_bundle(Path(scratch)), Path(scratch), face_model=face_model, on_ray=asked.on_ray) as target:
             clips = clips_of(REAL_DATA / "videos")
-            attacks = all_attacks(clips, target.canary.address, asked.seed)
-            attacks = [attack for attack in attacks if asked.kind in (None, attack.kind)]
+            attacks = all_attacks(clips, target.canary.address, target.keys, target.jobs, asked.seed)
+            attacks = [attack for attack in attacks if attack.kind.startswith(asked.kind)]
             chosen = sampled(attacks, asked.sample, asked.seed) if asked.sample else attacks
-            verdict = campaign(target, chosen, clips["no_face.mp4"], say=True)
+            verdict = campaign(target, chosen, clips["no_face.mp4"], most_s=60 * asked.minutes, say=True)
         left = target.left_on_disk()
     if left:
         verdict.broken.append(f"left on disk after the server had ended: {', '.join(left[:5])}")
-    _show(verdict, asked.seed)
-    save("hostile_campaign", verdict.to_json())
+    _show(verdict, asked)
+    save("hostile_campaign" + ("_on_ray" if asked.on_ray else ""), verdict.to_json())
     sys.exit(1 if verdict.failures else 0)
 
 
@@ -57,8 +60,9 @@ def _bundle(scratch: Path) -> Path:
     return bundle
 
 
-def _show(verdict: Verdict, seed: int) -> None:
-    table = Table(title=f"hostile input, seed {seed}", caption=machine())
+def _show(verdict: Verdict, asked: argparse.Namespace) -> None:
+    where = "on Ray Serve" if asked.on_ray else "on uvicorn"
+    table = Table(title=f"hostile input {where}, seed {asked.seed}", caption=machine())
     for heading in ("kind", "count", "answers", "slowest, s", "failures"):
         table.add_column(heading, justify="left" if heading in ("kind", "answers") else "right")
     for row in verdict.rows:

@@ -2,8 +2,8 @@
 
 First as many clients as it has places for clips (its capacity), then three times as many, each asking again as soon as it is
 answered. An answer is right where it is the predictor's own; a refusal is proper where it is 429 or 503 with Retry-After and a
-sentence. Memory is the resident set of all processes of the endpoint, every --every-s; its slope is fitted over the second half
-of each phase. Clients and server share this machine's cores.
+sentence. Memory is that of all processes of the endpoint, every --every-s; its slope is fitted over the second half of each
+phase. Clients and server share this machine's cores.
 
     python -m benchmarks.soak [--minutes 10] [--every-s 5]
 """
@@ -15,7 +15,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,15 +24,15 @@ import numpy as np
 import psutil
 from rich.table import Table
 
-from benchmarks.bench_serving import random_bundle
+from benchmarks.bundles import random_bundle
 from benchmarks.clips import benchmark_clips
 from benchmarks.measure import console, machine, save
-from cluster.launch import connect_ray, disconnect_ray
 from data_shards.preprocess import PreprocessConfig
 from serving.http.settings import AppSettings
 from serving.predictor import Predictor
 from serving.replicas.endpoint_settings import EndpointSettings
-from serving.service import start_service, stop_service
+from serving.service import start_service
+from tests.serving.ray_serve import ray_for_endpoint
 from training.recipes import recipe
 from training.registry import RegisteredModel
 
@@ -52,14 +52,20 @@ class Phase:
     asked: int = 0
     ids: Counter[str] = field(default_factory=Counter)
     times_s: list[float] = field(default_factory=list)
-    memory_mib: list[tuple[float, float]] = field(default_factory=list)
+    memory: list[tuple[float, Counter[str]]] = field(default_factory=list)  # when, and MiB of each kind of process
 
     @property
-    def slope_mib_per_hour(self) -> float:
-        """Of the memory over the second half of the phase."""
-        half = self.memory_mib[len(self.memory_mib) // 2 :]
-        times_s, mib = (np.array(values) for values in zip(*half, strict=True))
-        return float(np.polyfit(times_s, mib, 1)[0] * 3600)
+    def total_mib(self) -> list[float]:
+        return [held.total() for _, held in self.memory]
+
+    @property
+    def slopes_mib_per_hour(self) -> dict[str, float]:
+        """Of each kind's memory over the second half of the phase, the steepest first."""
+        half = self.memory[len(self.memory) // 2 :]
+        times_s = np.array([time_s for time_s, _ in half])
+        kinds = set().union(*(held for _, held in half))
+        slopes = {kind: float(np.polyfit(times_s, [held[kind] for _, held in half], 1)[0] * 3600) for kind in kinds}
+        return dict(sorted(slopes.items(), key=lambda item: -abs(item[1])))
 
 
 def main() -> None:
@@ -74,16 +80,12 @@ def main() -> None:
         registered = RegisteredModel(name="soak", version="", folder=bundle)
         predictor = Predictor(registered)
         expected = [(path.read_bytes(), predictor.score_file(path).model_dump(mode="json")) for path in paths]
-        connect_ray(None, num_cpus=max(4, os.cpu_count() or 1))
-        try:
+        with ray_for_endpoint(num_cpus=max(4, os.cpu_count() or 1)):
             url = start_service(registered, host="127.0.0.1", port=PORT, settings=EndpointSettings(model=str(bundle)))
             phases = [
                 asyncio.run(_load(url, expected, clients, wanted.minutes * 60, wanted.every_s))
                 for clients in (CAPACITY, 3 * CAPACITY)
             ]
-            stop_service()
-        finally:
-            disconnect_ray()
     _print(phases, what, wanted.minutes)
     save("soak", [_record(phase) for phase in phases])
 
@@ -130,17 +132,28 @@ def _is_right(answer: dict[str, object], right: dict[str, object]) -> bool:
 
 async def _watch(phase: Phase, end_s: float, every_s: float) -> None:
     while time.monotonic() < end_s:
-        phase.memory_mib.append((time.monotonic(), await asyncio.to_thread(_memory_mib)))
+        phase.memory.append((time.monotonic(), await asyncio.to_thread(_memory_mib)))
         await asyncio.sleep(every_s)
 
 
-def _memory_mib() -> float:
-    """The resident set of all processes that this one has started."""
-    total = 0
+def _memory_mib() -> Counter[str]:
+    """What the processes that this one has started hold of memory, by kind; pages that they share, as Ray's object store, count
+    once where the system tells (Linux's PSS), else in each of them."""
+    found: Counter[str] = Counter()
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            total += process.memory_info().rss
-    return total / 2**20
+            held = process.memory_full_info()
+            found[_kind(process)] += getattr(held, "pss", held.rss) / 2**20
+    return found
+
+
+def _kind(process: psutil.Process) -> str:
+    """The class of a Ray actor, the module or script of a Python process, else the program."""
+    program, *words = process.cmdline()
+    if program.startswith("ray::"):
+        return program.removeprefix("ray::").split(":")[-1].split(".")[0]
+    named = next((word for word in words if not word.startswith("-")), program) if "python" in program else program
+    return Path(named).name[:40]
 
 
 def _record(phase: Phase) -> dict[str, object]:
@@ -152,39 +165,54 @@ def _record(phase: Phase) -> dict[str, object]:
         "improper refusals": phase.improper,
         "ids that came twice": sum(count > 1 for count in phase.ids.values()),
         "p50 s": float(np.percentile(phase.times_s, 50)) if phase.times_s else None,
-        "memory MiB": [round(mib) for _, mib in phase.memory_mib],
-        "slope MiB/h": phase.slope_mib_per_hour,
+        "memory MiB": [round(mib) for mib in phase.total_mib],
+        "slopes MiB/h": phase.slopes_mib_per_hour,
+        "first and last MiB": [{kind: round(mib) for kind, mib in phase.memory[when][1].items()} for when in (0, -1)],
     }
 
 
 def _print(phases: Sequence[Phase], what: str, minutes: float) -> None:
     title = f"the endpoint under load, {minutes:g} minutes a phase; {what}"
     table = Table(title=title, caption=f"clients and server on {machine()}; memory of all the endpoint's processes")
-    for heading in (
-        "clients",
-        "asked",
-        "answered",
-        "wrong",
-        "refused",
-        "improper",
-        "failed",
-        "ids twice",
-        "p50 s",
-        "MiB",
-        "MiB/h",
-    ):
-        table.add_column(heading, justify="right")
+    table.add_column("clients")
     for phase in phases:
-        answered = phase.statuses["200"]
-        refused = phase.statuses["429"] + phase.statuses["503"]
-        mib = [value for _, value in phase.memory_mib]
-        table.add_row(
-            str(phase.clients), f"{phase.asked:,}", f"{answered:,}", str(phase.wrong), f"{refused:,}", str(phase.improper),
-            str(phase.statuses.total() - answered - refused), str(sum(count > 1 for count in phase.ids.values())),
-            f"{np.percentile(phase.times_s, 50):.2f}" if phase.times_s else "", f"{mib[0]:,.0f} to {mib[-1]:,.0f}",
-            f"{phase.slope_mib_per_hour:+.0f}",
-        )  # fmt: skip
+        table.add_column(str(phase.clients), justify="right")
+    for name, cells in _rows(phases).items():
+        table.add_row(name, *cells)
     console.print(table)
+
+
+def _rows(phases: Sequence[Phase]) -> dict[str, list[str]]:
+    rows: dict[str, list[str]] = {}
+
+    def row(name: str, cell: Callable[[Phase], str]) -> None:
+        rows[name] = [cell(phase) for phase in phases]
+
+    row("asked", lambda phase: f"{phase.asked:,}")
+    row("answered", lambda phase: f"{phase.statuses['200']:,}")
+    row("of them wrong", lambda phase: str(phase.wrong))
+    row("refused with 429 or 503", lambda phase: f"{_refused(phase):,}")
+    row("refused in another way", lambda phase: str(phase.improper))
+    row("no answer", lambda phase: str(phase.statuses.total() - phase.statuses["200"] - _refused(phase)))
+    row("ids that came twice", lambda phase: str(sum(count > 1 for count in phase.ids.values())))
+    row("p50 of an answer, s", lambda phase: f"{np.percentile(phase.times_s, 50):.2f}" if phase.times_s else "")
+    row("memory at begin, half and end, MiB", lambda phase: ", ".join(f"{mib:,.0f}" for mib in _memory_marks(phase)))
+    row("slope of the second half, MiB an hour", lambda phase: f"{sum(phase.slopes_mib_per_hour.values()):+,.0f}")
+    row("the steepest of them", lambda phase: "\n".join(_steepest(phase)))
+    return rows
+
+
+def _refused(phase: Phase) -> int:
+    return phase.statuses["429"] + phase.statuses["503"]
+
+
+def _steepest(phase: Phase) -> list[str]:
+    return [f"{kind} {slope:+,.0f}" for kind, slope in list(phase.slopes_mib_per_hour.items())[:3]]
+
+
+def _memory_marks(phase: Phase) -> list[float]:
+    mib = phase.total_mib
+    return [mib[0], mib[len(mib) // 2], mib[-1]]
 
 
 if __name__ == "__main__":

@@ -76,14 +76,14 @@ def looked_at(page: Any, name: str, *, covered: tuple[str, ...] = ()) -> None:
     page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True, mask=[page.locator(name) for name in covered])
 
 
-def write_fake_camera(clip: Path, out: Path, *, num_frames: int) -> Path:
+def write_fake_camera(clip: Path, out: Path, *, num_frames: int, size: tuple[int, int] = (320, 240)) -> Path:
     """A clip's first frames as the raw film (YUV4MPEG2) that Chromium plays as a camera, round and round; it is large."""
     import av
 
     with av.open(str(clip)) as container, out.open("wb") as film:
-        film.write(b"YUV4MPEG2 W320 H240 F30:1 Ip A1:1 C420\n")
+        film.write(b"YUV4MPEG2 W%d H%d F30:1 Ip A1:1 C420\n" % size)
         for _, frame in zip(range(num_frames), container.decode(video=0), strict=False):
-            film.write(b"FRAME\n" + frame.reformat(320, 240, format="yuv420p").to_ndarray().tobytes())
+            film.write(b"FRAME\n" + frame.reformat(*size, format="yuv420p").to_ndarray().tobytes())
     return out
 
 

@@ -12,6 +12,8 @@ from serving.replicas.alias_watch import AliasWatch
 from tests.serving.versions import holds, register_version
 from training.registry import RegisteredModel, resolve
 
+_HEADER_BYTES = 100  # of an SQLite file
+
 
 class Taken:
     """What the watch handed over and told; a version in `refused` raises."""
@@ -100,18 +102,24 @@ def test_a_version_that_is_refused_is_told_once_and_tried_again(
     taken.until(versions=[one, two], told="")
 
 
+def overwrite(path: Path, begin: bytes) -> None:
+    with path.open("r+b") as file:
+        file.write(begin)
+
+
 def test_the_old_version_goes_on_while_the_registry_is_gone(
     registry: tuple[str, str, str], watch: AliasWatch, taken: Taken
 ) -> None:
     uri, one, two = registry
     taken.until(versions=[one])
     database = Path(uri.removeprefix("sqlite:///"))
-    content = database.read_bytes()
-    database.write_bytes(b"not a database, while its disk is gone")  # in place: a connection that is open sees it too
+    header = database.read_bytes()[:_HEADER_BYTES]
+    # in place: a connection that is open sees it too; and never an empty file, which would be an empty database
+    overwrite(database, b"?" * _HEADER_BYTES)
     try:
         taken.until(told=f"models:/engagement/{one} goes on")
     finally:
-        database.write_bytes(content)
+        overwrite(database, header)
     holds(uri, "champion", two)
     taken.until(versions=[one, two], told="")
 

@@ -119,7 +119,7 @@ def test_an_interval_holds_the_level_and_an_open_one_is_no_answer(
     assert narrow.interval is not None
     assert narrow.interval.levels == (narrow.level,)
     assert narrow.interval.low <= narrow.score <= narrow.interval.high
-    assert f"90% interval {narrow.interval.low:+.2f} to {narrow.interval.high:+.2f}, {narrow.level} (" in in_words(narrow)
+    assert f"90% interval {narrow.interval.low:+z.2f} to {narrow.interval.high:+z.2f}, {narrow.level} (" in in_words(narrow)
     wide = calibrated(tiny_bundle, tmp_path / "wide", 1.0).score_file(clip)
     assert isinstance(wide, Unsure)
     assert (wide.interval.low, wide.interval.high, len(wide.interval.levels)) == (-1, 1, 4)

@@ -27,12 +27,6 @@ from serving.scoring import LocalScoring
 from tests.cluster.test_command_line import rapt_run
 from tests.serving.certificate import make_certificate
 from tests.serving.loopback import served
-from training.registry import RegisteredModel
-
-
-@pytest.fixture(scope="module")
-def predictor(tiny_bundle: Path) -> Predictor:
-    return Predictor(RegisteredModel(name="engagement", version="1", folder=tiny_bundle))
 
 
 @pytest.fixture(scope="module")

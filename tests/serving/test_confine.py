@@ -1,10 +1,12 @@
 """What the decode child is held in: tried from inside by code that has taken it over, and looked at from outside."""
 
 import ctypes
+import itertools
 import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -12,14 +14,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from data_shards.errors import ClipError, ConfigError
+from data_shards.errors import ClipError, ConfigError, ShardError
 from data_shards.extraction.clip_sample import ClipRecipe
 from data_shards.preprocess import PreprocessConfig
+from data_shards.sample import Sample, SampleMeta, encode_frames
 from serving.confined.child_messages import ChildGone, receive, send
 from serving.confined.confine import Confinement
 from serving.confined.decode_child import DecodeChild
+from serving.confined.sample_message import sample_of_members
 from tests.conftest import ROOT
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="macOS has limits alone, and `Confinement` says so")
@@ -307,6 +312,24 @@ def test_messages_go_through_whole_and_a_reader_that_stops_is_given_up() -> None
     with pytest.raises(ChildGone):
         send(writing, {})
     os.close(writing)
+
+
+def test_every_frame_of_a_sample_is_looked_at_before_it_is_decoded() -> None:
+    """The first is of the size that was asked for; a later one says that it is a giant, and holds no such pixels."""
+    plain, _ = encode_frames(np.zeros((1, 32, 32, 3), np.uint8), quality=90)
+    at = plain.index(b"\xff\xc0") + 5  # the header of the frame: length, depth, then height and width
+    for t, size in ((1, (64, 32)), (3, (32, 33)), (3, (65500, 65500))):
+        frames = [plain] * 4
+        frames[t] = plain[:at] + struct.pack(">HH", *size) + plain[at + 4 :]
+        offsets = (0, *itertools.accumulate(map(len, frames)))
+        known = {"clip_id": "a", "subject": "a", "session": "a", "split": "a", "labels": {}, "source_sha256": ""}
+        meta = SampleMeta.model_validate({**known, "jpeg_offsets": offsets, "frame_times_s": (0.0, 1.0, 2.0, 3.0)})
+        sample = Sample(meta, b"".join(frames))
+        assert sample.frame_shape() == (4, 32, 32, 3)
+        with pytest.raises(ChildGone, match=r"not of one size|no sample"):
+            sample_of_members(sample.members(), RECIPE)
+        with pytest.raises(ShardError, match=f"stored frame {t} is damaged"):
+            sample.decode_frames()
 
 
 def test_a_sample_of_another_size_than_asked_for_is_a_child_gone_wrong(simulated_folder: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from serving.http.request_facts import EVERYBODY
 from serving.replicas.deployments import _Ingress
 from serving.replicas.endpoint_settings import EndpointSettings
 
@@ -16,7 +17,7 @@ def test_a_drain_breaks_a_lesson_off_and_leaves_it_to_the_next_start(tmp_path: P
         jobs = ingress._jobs
         assert jobs is not None
         await jobs.start()
-        job = jobs.enqueue(jobs.store.create("owner", 1))
+        job = jobs.enqueue(jobs.store.create(EVERYBODY, 1))
         while jobs.store.all()[0].state != "running":
             await asyncio.sleep(0.01)
         assert (await ingress.drain()).num_left == 0

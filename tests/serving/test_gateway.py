@@ -22,27 +22,8 @@ from serving.jobs.runner import JobRunner
 from serving.jobs.store import JobStore
 from serving.predictor import Predictor
 from serving.scoring import LocalScoring
-from training.registry import RegisteredModel
 
 Apps = Callable[..., AbstractContextManager[TestClient]]
-
-
-@pytest.fixture(scope="module")
-def predictor(tiny_bundle: Path) -> Predictor:
-    return Predictor(RegisteredModel(name="engagement", version="1", folder=tiny_bundle))
-
-
-@pytest.fixture(scope="module")
-def child(predictor: Predictor) -> Iterator[DecodeChild]:
-    """Started by the first clip."""
-    child = DecodeChild(predictor.recipe)
-    yield child
-    child.close()
-
-
-@pytest.fixture(scope="module")
-def clip(simulated_folder: Path) -> bytes:
-    return min((simulated_folder / "clips").iterdir()).read_bytes()
 
 
 @pytest.fixture
@@ -104,6 +85,29 @@ def test_refusals_of_lessons_are_named_too(predictor: Predictor, child: DecodeCh
     assert [line["refusal"] for line in lines if line["route"].startswith("/v1/jobs")] == [
         *["job_unknown", "request", "clip", "too_large", None, "job_state", "jobs"]
     ]
+
+
+def test_the_figures_tell_how_many_lessons_wait(predictor: Predictor, child: DecodeChild, tmp_path: Path) -> None:
+    scoring = LocalScoring(predictor, child)
+    jobs = JobRunner(JobStore(tmp_path), scoring)
+    client = TestClient(build_app(scoring, jobs=jobs))  # never started, so that none is begun
+    assert client.post("/v1/jobs", json={"size_bytes": 10}).status_code == 201
+    for _ in range(2):
+        jobs.enqueue(jobs.store.create("school", 10))
+    figures(client)  # what is asked for twice is not counted twice
+    found = figures(client)
+    assert [found["rapt_lessons", state] for state in ("uploading", "queued", "running")] == [1, 2, 0]
+
+
+def test_what_is_to_be_mended_is_told_to_nobody_who_asks_for_it(predictor: Predictor, child: DecodeChild) -> None:
+    class Warned(LocalScoring):
+        def warning(self) -> str:
+            return "/home/ada/.rapt/models/7 cannot be read"
+
+    with TestClient(build_app(Warned(predictor, child))) as client:
+        ready = client.get("/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+    assert ready.json()["warning"] == "something is to be mended; the endpoint's log says what"
 
 
 def test_two_apps_of_a_process_count_for_themselves(app: Apps) -> None:

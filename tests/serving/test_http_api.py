@@ -21,12 +21,6 @@ from serving.http.settings import AppSettings
 from serving.predictor import Predictor
 from serving.scoring import LocalScoring
 from tests.serving.endpoint import endpoint
-from training.registry import RegisteredModel
-
-
-@pytest.fixture(scope="module")
-def predictor(tiny_bundle: Path) -> Predictor:
-    return Predictor(RegisteredModel(name="engagement", version="1", folder=tiny_bundle))
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +219,20 @@ def test_a_child_that_cannot_load_what_it_needs_is_an_error_each_time(clip: Path
         with pytest.raises(ModelError, match="which this Rapt does not have"):
             child.sample_of(clip)
     child.close()
+
+
+def test_what_its_operator_has_to_mend_is_for_the_log_alone(
+    predictor: Predictor, clip: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    child = DecodeChild(ClipRecipe(None, {"acoustics": {"extractor": "no such thing"}}))
+    with TestClient(build_app(LocalScoring(predictor, child))) as client:
+        answer = post(client, clip.read_bytes())
+    child.close()
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "the model cannot answer; tell who runs the service, whose log says why"}
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "rapt.serving"]
+    assert line.startswith(f"request {answer.headers['x-request-id']}: ")
+    assert "which this Rapt does not have" in line
 
 
 def test_the_openapi_description_names_every_route(client: TestClient) -> None:

@@ -295,9 +295,9 @@ def test_a_running_lesson_that_is_deleted_is_stopped(client: TestClient, lesson:
 class Jobs:
     """Lessons that are scored by `score` instead of for real."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, score: Callable[..., Any]) -> None:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, score: Callable[..., Any], **options: Any) -> None:
         monkeypatch.setattr(runner, "score_lesson", score)
-        self.runner = JobRunner(JobStore(folder), cast("Scoring", None), wait_s=0.01)
+        self.runner = JobRunner(JobStore(folder), cast("Scoring", None), wait_s=0.01, **options)
         self.store = self.runner.store
 
     async def submitted(self) -> Job:
@@ -364,6 +364,28 @@ def test_a_lessons_owner_is_told_of_no_path_of_the_service(tmp_path: Path, monke
         jobs = Jobs(tmp_path, monkeypatch, score)
         error = (await jobs.ended(await jobs.submitted())).error
         assert error == "the service could not watch the lesson (ConfigError); tell who runs it, and submit it again"
+        await jobs.runner.close()
+
+    asyncio.run(check())
+
+
+def test_a_lesson_whose_key_was_revoked_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = [ConfigError("the keys cannot be read")]
+
+    async def score(*_: object, **__: object) -> LessonResult:
+        raise AssertionError("it is not begun")
+
+    def may_ask(owner: str) -> bool:
+        if unknown:
+            raise unknown.pop()  # it waits, and is asked for again
+        return owner != "anna"
+
+    async def check() -> None:
+        jobs = Jobs(tmp_path, monkeypatch, score, may_ask=may_ask)
+        job = await jobs.ended(await jobs.submitted())
+        assert (job.state, unknown) == ("failed", [])
+        assert job.error.startswith("the lesson's API key was revoked or had expired when its turn came")
+        assert os.listdir(tmp_path / job.id) == ["job.json"]
         await jobs.runner.close()
 
     asyncio.run(check())

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from data_shards.gallery.tracking import TileSpan
 from data_shards.preprocess import PreprocessConfig
 from data_shards.sample import Sample
 from serving.lesson.child import WatchChild, WatchOrder
-from serving.lesson.messages import Ended, Marked, Passed, WindowSeen, packed, unpacked
+from serving.lesson.messages import Begun, Ended, Marked, Passed, WindowSeen, packed, unpacked
 from serving.lesson.record import LessonResult
 from serving.lesson.score import _clips, score_lesson
 from serving.lesson.watch import LessonSettings, Told, Watch
@@ -37,6 +38,7 @@ from serving.lesson.window_clips import ClipsOfWindows
 from tests.conftest import ROOT, TINY_PREPROCESS
 from tests.serving.conftest import SCENES
 from tests.serving.lesson_scoring import SETTINGS, local_scoring
+from tests.serving.test_confine import gives_namespaces
 from tests.tiles import tile, write_clip
 
 RECIPE = ClipRecipe(TINY_PREPROCESS)
@@ -52,11 +54,22 @@ def told(path: Path, face_model: Path, state: WatchState | None = None, recipe: 
 
 
 @pytest.fixture(scope="module")
-def result(lesson: Path, tiny_bundle: Path, real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> LessonResult:
-    folder = tmp_path_factory.mktemp("job")
+def result_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `result` was made."""
+    return tmp_path_factory.mktemp("job")
+
+
+@pytest.fixture(scope="module")
+def result(lesson: Path, tiny_bundle: Path, real_data: Path, result_folder: Path) -> LessonResult:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAPT_FACE_LANDMARKER", str(real_data / "models" / "face_landmarker.task"))
-        return scored(lesson, tiny_bundle, folder)
+        return scored(lesson, tiny_bundle, result_folder)
+
+
+@pytest.fixture(scope="module")
+def whole(lesson: Path, real_data: Path) -> list[Told]:
+    """All that is told of the lesson."""
+    return told(lesson, real_data / "models" / "face_landmarker.task")
 
 
 def test_every_person_has_one_row_through_every_layout(result: LessonResult) -> None:
@@ -137,8 +150,7 @@ def is_gone(pid: int) -> bool:
     return False
 
 
-def test_a_watch_that_goes_on_says_what_the_whole_one_says(lesson: Path, face_model: Path) -> None:
-    whole = told(lesson, face_model)
+def test_a_watch_that_goes_on_says_what_the_whole_one_says(whole: list[Told], lesson: Path, face_model: Path) -> None:
     marks = [at for at, (message, _) in enumerate(whole) if isinstance(message, Marked)]
     assert len(marks) == 4
     for at in marks:
@@ -150,12 +162,12 @@ def test_a_watch_that_goes_on_says_what_the_whole_one_says(lesson: Path, face_mo
 
 
 def test_another_recording_or_setting_does_not_go_on_with_what_is_there(
-    lesson: Path, tiny_bundle: Path, face_model: Path, tmp_path: Path
+    lesson: Path, tiny_bundle: Path, result: LessonResult, result_folder: Path, face_model: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "job"
-    first = scored(lesson, tiny_bundle, folder)
+    folder = Path(shutil.copytree(result_folder, tmp_path / "job"))
+    assert num_lines(folder) == len(result.class_timeline)
     other = scored(lesson, tiny_bundle, folder, LessonSettings(window_s=10, stretch_s=10))
-    assert [window.end_s for window in first.class_timeline][:2] == [5, 10]
+    assert [window.end_s for window in result.class_timeline][:2] == [5, 10]
     assert [window.end_s for window in other.class_timeline][:2] == [10, 20]
 
 
@@ -194,16 +206,18 @@ def test_a_window_is_made_as_the_training_clips_are(lesson: Path, face_model: Pa
     assert at == len(blobs) > 0
 
 
-def test_a_model_that_reads_more_than_frames_gets_each_window_as_a_clip(lesson: Path, face_model: Path, tmp_path: Path) -> None:
+def test_a_model_that_reads_more_than_frames_gets_each_window_as_a_clip(
+    whole: list[Told], lesson: Path, face_model: Path, tmp_path: Path
+) -> None:
     settings = OpenFaceSettings(fps=2)
     with OpenFace(settings) as extractor:
         recipe = ClipRecipe(TINY_PREPROCESS, {"openface": described("openface", extractor)})
     recording = open_recording(lesson)
-    alone = [pair for pair in told(lesson, face_model) if isinstance(pair[0], WindowSeen)]
+    alone = [pair for pair in whole if isinstance(pair[0], WindowSeen)]
     with FaceFinder(face_model) as finder:
         clips = ClipsOfWindows(recording, recipe, tmp_path)
-        whole = [*Watch(recording, recipe, finder.find, SETTINGS, clips=clips)]
-    windows = [pair for pair in whole if isinstance(pair[0], WindowSeen)]
+        as_clips = [*Watch(recording, recipe, finder.find, SETTINGS, clips=clips)]
+    windows = [pair for pair in as_clips if isinstance(pair[0], WindowSeen)]
     assert len(windows) == len(alone) == 9
     for (message, blobs), (frames_only, frames_blobs) in zip(windows, alone, strict=True):
         found, expected = samples_of(message, blobs), samples_of(frames_only, frames_blobs)
@@ -215,8 +229,8 @@ def test_a_model_that_reads_more_than_frames_gets_each_window_as_a_clip(lesson: 
             difference = np.abs(sample.decode_frames().astype(int) - expected[track].decode_frames().astype(int)).mean()
             assert difference < 12  # the same person at about the same moments; another one differs by 30 and more
     assert list(tmp_path.iterdir()) == []
-    mark = next(at for at, (message, _) in enumerate(whole) if isinstance(message, Marked))
-    state = WatchState.from_bytes(whole[mark][1][0], origin="a mark")
+    mark = next(at for at, (message, _) in enumerate(as_clips) if isinstance(message, Marked))
+    state = WatchState.from_bytes(as_clips[mark][1][0], origin="a mark")
     with FaceFinder(face_model) as finder:
         clips = ClipsOfWindows(recording, recipe, tmp_path, state=state)
         rest = [*Watch(recording, recipe, finder.find, SETTINGS, state=state, clips=clips)]
@@ -327,6 +341,30 @@ def test_a_child_that_dies_is_a_reason_and_not_a_hang(lesson: Path, face_model: 
     child.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looked up where Linux shows it")
+def test_what_watches_is_told_no_credential_and_is_held(
+    lesson: Path, face_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wellkept")
+    child = WatchChild(WatchOrder(path=lesson, recipe=RECIPE, settings=SETTINGS, face_model=face_model, scratch=tmp_path))
+    child.start()
+    try:
+        assert isinstance(child.next()[0], Begun)
+        held = Path(f"/proc/{child.pid}")
+        status = dict(line.split(":\t") for line in (held / "status").read_text().splitlines() if ":\t" in line)
+        assert (status["Seccomp"], status["NoNewPrivs"], int(status["CapEff"], 16)) == ("2", "1", 0)
+        try:
+            environment, network = (held / "environ").read_bytes(), os.readlink(held / "ns" / "net")
+        except PermissionError:
+            pytest.skip("the kernel does not show another user namespace's environment")
+        assert b"wellkept" not in environment
+        assert b"PATH=" in environment
+        if gives_namespaces():
+            assert network != os.readlink("/proc/self/ns/net")
+    finally:
+        child.close()
+
+
 def test_a_cancelled_lesson_ends_its_child(lesson: Path, tiny_bundle: Path, face_model: Path, tmp_path: Path) -> None:
     async def cancel() -> list[int]:
         begun = asyncio.Event()
@@ -347,7 +385,7 @@ def test_a_cancelled_lesson_ends_its_child(lesson: Path, tiny_bundle: Path, face
 
 
 def is_watching(pid: int) -> bool:
-    return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b"watch_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def test_a_message_is_what_was_said_and_nothing_else_is_one() -> None:

@@ -125,13 +125,54 @@ def test_an_unsure_answer_shows_its_interval_and_a_long_one_its_windows(browser:
         page.wait_for_selector("#clip-windows:visible")
         assert page.locator("#clip-level").inner_text() == "unsure"
         caption = page.locator("#clip-scale figcaption").inner_text()
-        assert caption.startswith("The band, −0.80 to +0.90 (very low, low, high, very high), holds the truth for 90 %")
+        assert caption.startswith(
+            "The band, −0.80 to +0.90 (very low, low, high, very high), holds the observers' level for 90 %"
+        )
         assert page.locator("#clip-scale .marker").count() == 0  # no score, so that none is read off it
         row = page.locator("#clip-timeline .row")
         assert row.get_attribute("aria-label") == "3 windows: 1 very low, 1 unsure, 1 very high"
         assert [bar.get_attribute("height") for bar in row.locator("rect").all()] == ["25%", "100%", "100%"]
         check_accessible(page)
         looked_at(page, "clip-windows")
+
+
+def test_windows_are_gone_through_by_keyboard_and_each_is_said(browser: Any, address: str, clip: Path) -> None:
+    levels = ["very low", "low", "high", "very high"]
+    windows = [
+        {"start_s": 0, "end_s": 4, "status": "scored", "score": -0.6, "level_index": 0, "face_share": None},
+        {"start_s": 4, "end_s": 8, "status": "camera_off", "score": None, "level_index": None, "face_share": None},
+        {"start_s": 8, "end_s": 10, "status": "scored", "score": 0.9, "level_index": 3, "face_share": None},
+    ]
+    said = ["0:00 to 0:04: very low, score −0.60", "0:04 to 0:08: camera off", "0:08 to 0:10: very high, score +0.90"]
+    answer = {
+        "status": "scored", "duration_s": 10, "level": "low", "score": -0.1, "timeline": windows,
+        "probabilities": dict.fromkeys(levels, 0.25),
+    }  # fmt: skip
+    with open_page(browser, address, viewport=DESK) as page:
+        page.route("**/v1/score", lambda route: route.fulfill(json=answer))
+        page.set_input_files("#clip-file", clip)
+        page.wait_for_selector("#clip-windows:visible")
+        page.wait_for_selector("#clip-video:visible")
+        assert [button.get_attribute("aria-label") for button in page.locator("#clip-timeline button").all()] == said
+        page.locator("#clip-video").focus()
+        inside = "document.activeElement.closest('#clip-timeline') !== null"
+        for _ in range(20):  # the video's own controls come first
+            if page.evaluate(inside):
+                break
+            page.keyboard.press("Tab")
+        here = "document.activeElement.getAttribute('aria-label')"
+        assert page.evaluate(here) == said[0]
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate(here) == said[1] == page.locator("#clip-timeline .chosen").inner_text()
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        page.keyboard.press("Enter")
+        page.wait_for_function("() => Math.abs(document.getElementById('clip-video').currentTime - 4) < 0.5")
+        assert page.locator("#look-at").input_value() == "6"  # the middle of that window
+        page.keyboard.press("End")
+        assert page.evaluate(here) == said[2]
+        page.keyboard.press("Tab")
+        assert not page.evaluate(inside)  # one stop for all of them
+        check_accessible(page)
 
 
 def test_where_the_model_looked_is_drawn_over_the_frame(browser: Any, address: str, clip: Path) -> None:
@@ -179,9 +220,35 @@ def test_the_model_itself_says_where_it_looked(browser: Any, address: str, clip:
         assert f"the level '{explanation['level']}'" in page.locator("#look-canvas").get_attribute("aria-label")
 
 
-def test_a_service_that_cannot_say_where_is_not_asked_again(browser: Any, address: str, clip: Path) -> None:
+def test_a_moment_that_cannot_be_explained_is_said_and_another_can_be_asked_for(browser: Any, address: str, clip: Path) -> None:
     with open_page(browser, address, allow=lambda said: "422" in said) as page:
-        page.route("**/v1/explain*", lambda route: route.fulfill(status=422, json={"error": "reads no frames"}))
+        page.route("**/v1/explain*", lambda route: route.fulfill(status=422, json={"error": "damaged at that moment"}))
+        page.set_input_files("#clip-file", clip)
+        page.wait_for_selector("#look:visible")
+        page.click("#look-show")
+        page.wait_for_function("() => document.getElementById('look-status').textContent === 'damaged at that moment'")
+        assert page.locator("#look-show").is_enabled()
+        page.unroute("**/v1/explain*")
+        page.click("#look-show")
+        page.wait_for_selector("#look-canvas:visible")
+
+
+def test_a_model_without_frames_is_not_asked_where_it_looked(browser: Any, address: str, clip: Path) -> None:
+    levels = ["low", "high"]
+    answer = {
+        "status": "scored", "duration_s": 10, "level": "low", "score": -0.1, "probabilities": dict.fromkeys(levels, 0.5),
+        "model": {"levels": levels, "reads": ["openface"]},
+    }  # fmt: skip
+    with open_page(browser, address) as page:
+        page.route("**/v1/score", lambda route: route.fulfill(json=answer))
+        page.set_input_files("#clip-file", clip)
+        page.wait_for_selector("#clip-answer:visible")
+        assert page.locator("#look").is_hidden()
+
+
+def test_a_service_that_cannot_say_where_is_not_asked_again(browser: Any, address: str, clip: Path) -> None:
+    with open_page(browser, address, allow=lambda said: "404" in said) as page:
+        page.route("**/v1/explain*", lambda route: route.fulfill(status=404, json={"error": "nothing is at this address"}))
         page.set_input_files("#clip-file", clip)
         page.wait_for_selector("#look:visible")
         page.click("#look-show")

@@ -46,11 +46,6 @@ def browser(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield browser
 
 
-def starved(said: str) -> bool:
-    """On a busy machine the fake camera gives no picture for seconds; the service then says so of the window (422)."""
-    return "422" in said
-
-
 def start(page: Any) -> None:
     page.wait_for_selector("[data-ready]", state="attached")
     page.evaluate("seconds => { document.getElementById('live-window').options[0].value = seconds; }", WINDOW_S)
@@ -60,7 +55,7 @@ def start(page: Any) -> None:
 
 def test_windows_of_the_camera_are_scored_one_after_the_other_with_nothing_between(browser: Any, address: str) -> None:
     answers: list[dict[str, Any]] = []
-    with open_page(browser, f"{address}/#live", allow=starved, viewport={"width": 1100, "height": 800}) as page:
+    with open_page(browser, f"{address}/#live", viewport={"width": 1100, "height": 800}) as page:
         page.on("response", lambda reply: answers.append(reply.json()) if reply.url.endswith("/v1/score") and reply.ok else None)
         assert page.locator("#live-video").is_hidden()
         start(page)
@@ -82,7 +77,7 @@ def test_windows_of_the_camera_are_scored_one_after_the_other_with_nothing_betwe
 
 def test_nothing_is_sent_before_start_or_after_another_view_was_opened(browser: Any, address: str) -> None:
     sent: list[str] = []
-    with open_page(browser, f"{address}/#live", allow=lambda said: "404" in said or starved(said)) as page:
+    with open_page(browser, f"{address}/#live", allow=lambda said: "404" in said) as page:
         page.on("request", lambda request: sent.append(request.url) if "/v1/score" in request.url else None)
         page.wait_for_selector("[data-ready]", state="attached")
         page.wait_for_timeout(500)
@@ -100,7 +95,7 @@ def test_nothing_is_sent_before_start_or_after_another_view_was_opened(browser: 
 
 def test_where_the_service_is_slower_windows_are_skipped_and_said(browser: Any, address: str) -> None:
     held: list[Any] = []
-    with open_page(browser, f"{address}/#live", allow=starved) as page:
+    with open_page(browser, f"{address}/#live") as page:
         page.route("**/v1/score", lambda route: held.append(route) if not held else route.continue_())
         start(page)
         # one is under way; of the next three one waits, and the two before it are skipped
@@ -121,7 +116,7 @@ def test_a_busy_service_is_said_and_asked_again(browser: Any, address: str) -> N
         refused.append(route.request.url)
         route.fulfill(status=503, json={"error": "8 clips are waiting already"}, headers={"Retry-After": "1"})
 
-    with open_page(browser, f"{address}/#live", allow=lambda said: "503" in said or starved(said)) as page:
+    with open_page(browser, f"{address}/#live", allow=lambda said: "503" in said) as page:
         page.route("**/v1/score", refuse)
         start(page)
         page.wait_for_selector("#live-status.failed")
@@ -157,8 +152,23 @@ def test_a_camera_that_is_given_after_another_view_was_opened_is_turned_off(brow
         assert sent == []
 
 
+def test_a_window_without_a_picture_is_not_sent_but_said(browser: Any, address: str) -> None:
+    sent: list[str] = []
+    with open_page(browser, f"{address}/#live") as page:
+        page.on("request", lambda request: sent.append(request.url) if "/v1/score" in request.url else None)
+        page.wait_for_selector("[data-ready]", state="attached")
+        page.evaluate(  # a camera that is on and gives nothing
+            "() => { navigator.mediaDevices.getUserMedia = async () => document.createElement('canvas').captureStream(0); }"
+        )
+        start(page)
+        page.wait_for_selector("#live-status.failed")
+        assert page.locator("#live-status").inner_text().startswith(f"The camera gave no picture for {WINDOW_S} s")
+        page.click("#live-stop")
+        assert sent == []
+
+
 def test_a_key_that_may_not_score_ends_the_session(browser: Any, address: str) -> None:
-    with open_page(browser, f"{address}/#live", allow=lambda said: "403" in said or starved(said)) as page:
+    with open_page(browser, f"{address}/#live", allow=lambda said: "403" in said) as page:
         page.route("**/v1/score", lambda route: route.fulfill(status=403, json={"error": "this key may not score clips"}))
         start(page)
         page.wait_for_function("() => document.getElementById('live-status').textContent.startsWith('Stopped')")

@@ -4,7 +4,7 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -18,24 +18,6 @@ from serving.predictor import Predictor
 from serving.scoring import LocalScoring
 from tests.serving.certificate import make_certificate
 from tests.serving.loopback import served
-from training.registry import RegisteredModel
-
-
-@pytest.fixture(scope="module")
-def predictor(tiny_bundle: Path) -> Predictor:
-    return Predictor(RegisteredModel(name="engagement", version="1", folder=tiny_bundle))
-
-
-@pytest.fixture(scope="module")
-def child(predictor: Predictor) -> Iterator[DecodeChild]:
-    child = DecodeChild(predictor.recipe)
-    yield child
-    child.close()
-
-
-@pytest.fixture(scope="module")
-def clip(simulated_folder: Path) -> bytes:
-    return min((simulated_folder / "clips").iterdir()).read_bytes()
 
 
 def post_bytes(clip: bytes) -> bytes:

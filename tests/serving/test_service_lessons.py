@@ -8,12 +8,12 @@ import httpx
 import pytest
 
 from benchmarks.lesson_recording import Scene, grid, longer, write_gallery
-from cluster.launch import connect_ray, disconnect_ray
 from data_shards.face_model import FACE_MODEL_VARIABLE
 from serving.jobs.record import Job
 from serving.replicas.endpoint_settings import EndpointSettings
 from serving.service import drain_service, start_service
 from tests.object_server import free_ports
+from tests.serving.ray_serve import ray_for_endpoint
 from training.registry import RegisteredModel
 
 pytestmark = pytest.mark.slow
@@ -30,14 +30,11 @@ def settings(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> End
 def client(settings: EndpointSettings, real_data: Path) -> Iterator[httpx.Client]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(FACE_MODEL_VARIABLE, str(real_data / "models" / "face_landmarker.task"))
-        connect_ray(None, num_cpus=4)
-        try:
+        with ray_for_endpoint():
             bundle = RegisteredModel(name="tiny", version="", folder=Path(settings.model))
             url = start_service(bundle, host="127.0.0.1", port=free_ports(1)[0], settings=settings)
             with httpx.Client(base_url=url, timeout=120) as client:
                 yield client
-        finally:
-            disconnect_ray()
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +49,11 @@ def handed_in(client: httpx.Client, path: Path) -> str:
     return str(answer.json()["id"])
 
 
-def until_state(client: httpx.Client, job_id: str, *states: str) -> dict[str, object]:
+def until_state(client: httpx.Client, job_id: str, *states: str, done_s: float = 0.0) -> dict[str, object]:
+    """Until it is in one of the states, and as far as done_s."""
     for _ in range(1200):
         status: dict[str, object] = client.get(f"/v1/jobs/{job_id}").json()
-        if status["state"] in states:
+        if status["state"] in states and float(str(status["done_s"])) >= done_s:
             return status
         time.sleep(0.1)
     raise AssertionError(status)
@@ -74,8 +72,7 @@ def test_a_drain_does_not_wait_for_a_lesson_and_the_next_start_goes_on_with_it(
     client: httpx.Client, lesson: Path, settings: EndpointSettings, tmp_path: Path
 ) -> None:
     job_id = handed_in(client, longer(lesson, tmp_path / "longer.mp4", 30))
-    until_state(client, job_id, "running")
-    time.sleep(5)
+    until_state(client, job_id, "running", done_s=0.1)  # it is being watched
     begun_s = time.monotonic()
     assert drain_service(settings).num_left == 0
     assert time.monotonic() - begun_s < 20

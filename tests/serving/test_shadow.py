@@ -16,13 +16,7 @@ from serving.answer import Answer, AnyAnswer, NoFace
 from serving.predictor import Predictor
 from serving.replicas.shadow import Comparison, Shadow, ShadowLog, rank_correlation
 from serving.scoring import ServedModel
-from training.registry import RegisteredModel
 from training.tracking.client import experiment_id, mlflow_client
-
-
-@pytest.fixture(scope="module")
-def predictor(tiny_bundle: Path) -> Predictor:
-    return Predictor(RegisteredModel(name="engagement", version="1", folder=tiny_bundle))
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
+from data_shards.errors import ConfigError
 from serving.access.audit_log import AUDIT_FILE, AuditLog
-from serving.access.guard import AccessGuard
+from serving.access.guard import AccessGuard, owner_check
 from serving.access.keys import create_key, revoke_key, utc_now
 from serving.http.metrics import Metrics
 from serving.http.request_facts import owner_of
@@ -85,6 +86,37 @@ def test_what_is_no_key_is_refused_alike(keys_file: Path, key: str) -> None:
         answers.append(client.get("/v1/model", headers={b"X-API-Key": key.encode()}))
         answers.append(client.get("/v1/model", headers={b"Authorization": f"Basic {key}".encode()}))
         assert [answer.status_code for answer in answers] == [401, 401, 401]
+
+
+def test_two_keys_at_once_are_none(keys_file: Path) -> None:
+    """A proxy before the endpoint may have looked at the other one."""
+    _, key = create_key(keys_file, "school", now=utc_now())
+    _, other = create_key(keys_file, "other", now=utc_now())
+    with guarded(keys_file) as client:
+        for headers in (
+            [("Authorization", f"Bearer {key}"), ("X-API-Key", other)],
+            [("Authorization", f"Bearer {key}"), ("X-API-Key", key)],
+            [("Authorization", f"Bearer {key}"), ("Authorization", f"Bearer {other}")],
+            [("X-API-Key", key), ("X-API-Key", "")],
+        ):
+            refused = client.get("/v1/model", headers=headers)
+            assert (refused.status_code, refused.json()["error"][:12]) == (400, "two API keys")
+            assert 'error="invalid_request"' in refused.headers["www-authenticate"]
+        from_a_proxy = [("Authorization", "Basic YTpi"), ("X-API-Key", key)]
+        assert client.get("/v1/model", headers=from_a_proxy).status_code == 200
+
+
+def test_an_owner_is_one_as_long_as_the_key_holds(keys_file: Path) -> None:
+    may_ask = owner_check(AppSettings(keys_file=keys_file))
+    assert may_ask("everybody")
+    record, _ = create_key(keys_file, "school", now=utc_now())
+    old, _ = create_key(keys_file, "old", now=utc_now() - timedelta(days=2), expires_at=utc_now() - timedelta(days=1))
+    assert [may_ask(owner) for owner in (record.id, old.id, "0" * 12, "school", "everybody")] == [True, False, False, False, True]
+    revoke_key(keys_file, "school", now=utc_now())
+    assert not may_ask(record.id)
+    keys_file.write_text("{")
+    with pytest.raises(ConfigError, match="no keys file"):
+        may_ask(record.id)
 
 
 def test_an_expired_key_is_told_so(keys_file: Path) -> None:

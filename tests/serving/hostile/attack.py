@@ -6,10 +6,24 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-__all__ = ["ANSWERED", "CLOSED", "Attack", "Reply", "converse", "multipart", "post", "raw", "upload"]
+__all__ = [
+    "ANSWERED",
+    "CLOSED",
+    "OR_CLOSED",
+    "Attack",
+    "HostileFile",
+    "Reply",
+    "converse",
+    "multipart",
+    "post",
+    "raw",
+    "request",
+    "upload",
+]
 
 ANSWERED = frozenset({200, *range(400, 500)})
 CLOSED = 0  # the connection was closed without an answer, which is one to who speaks no HTTP
+OR_CLOSED = frozenset({CLOSED, *ANSWERED})
 BOUNDARY = "rapt"
 _PATIENCE_S = 45.0
 Address = tuple[str, int]
@@ -34,12 +48,24 @@ class Reply:
 
 @dataclass(frozen=True)
 class Attack:
-    """run: does it to the server at an address. may: the statuses that are right."""
+    """run: does it to the server at an address. may: the statuses that are right. sentences: how the one reason must begin, any
+    where empty. keyed: for a server that asks for keys."""
 
     kind: str
     name: str
     run: Callable[[Address], Reply] = field(repr=False)
     may: frozenset[int] = ANSWERED
+    sentences: tuple[str, ...] = ()
+    keyed: bool = False
+
+
+@dataclass(frozen=True)
+class HostileFile:
+    """What is sent as a clip or as a lesson's recording; made when it is sent, for there are many and some are large."""
+
+    kind: str
+    name: str
+    make: Callable[[], bytes] = field(repr=False)
 
 
 def converse(address: Address, pieces: Iterable[bytes], *, pause_s: float = 0.0, patience_s: float = _PATIENCE_S) -> Reply:
@@ -107,17 +133,34 @@ def multipart(content: bytes, *, name: bytes = b"clip.mp4", field_name: bytes = 
 END = b"--" + BOUNDARY.encode() + b"--\r\n"
 
 
-def post(body: bytes, *headers: bytes, content_type: bytes | None = b"multipart/form-data; boundary=rapt") -> bytes:
-    """POST /v1/score with this body and its true length."""
-    lines = [b"POST /v1/score HTTP/1.1", b"Host: rapt", b"Connection: close", b"Content-Length: %d" % len(body), *headers]
+def request(
+    method: bytes, path: bytes, body: bytes, *headers: bytes, content_type: bytes | None = b"multipart/form-data; boundary=rapt"
+) -> bytes:
+    """A request with this body and its true length."""
+    lines = [
+        method + b" " + path + b" HTTP/1.1",
+        b"Host: rapt",
+        b"Connection: close",
+        b"Content-Length: %d" % len(body),
+        *headers,
+    ]
     if content_type is not None:
         lines.append(b"Content-Type: " + content_type)
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def upload(kind: str, name: str, make: Callable[[], bytes], *, filename: bytes = b"clip.mp4") -> Attack:
-    """A file as a clip; made when it is sent, for there are many and some are large."""
-    return Attack(kind, name, lambda address: converse(address, [post(multipart(make(), name=filename) + END)]))
+def post(body: bytes, *headers: bytes, content_type: bytes | None = b"multipart/form-data; boundary=rapt") -> bytes:
+    """POST /v1/score with this body and its true length."""
+    return request(b"POST", b"/v1/score", body, *headers, content_type=content_type)
+
+
+def upload(file: HostileFile, *, filename: bytes = b"clip.mp4", path: bytes = b"/v1/score") -> Attack:
+    """A file as a clip."""
+
+    def run(address: Address) -> Reply:
+        return converse(address, [request(b"POST", path, multipart(file.make(), name=filename) + END)])
+
+    return Attack(file.kind, file.name, run)
 
 
 def raw(kind: str, name: str, *pieces: bytes, may: Iterable[int] = ANSWERED, pause_s: float = 0.0) -> Attack:

@@ -8,18 +8,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tests.serving.hostile.attack import CLOSED, Attack, Reply, upload
+from tests.serving.hostile.attack import CLOSED, END, Attack, HostileFile, Reply, converse, multipart, post, upload
 from tests.serving.hostile.clients import client_attacks
-from tests.serving.hostile.files import file_attacks
+from tests.serving.hostile.credentials import TargetKeys, bearer, key_attacks
+from tests.serving.hostile.files import hostile_files
 from tests.serving.hostile.forms import form_attacks
+from tests.serving.hostile.lessons import lesson_attacks
 from tests.serving.hostile.oddities import odd_clips
-from tests.serving.hostile.requests import request_attacks
+from tests.serving.hostile.requests import explain_attacks, request_attacks
 from tests.serving.hostile.target import Target
 
 __all__ = ["Row", "Verdict", "all_attacks", "campaign", "sampled"]
 
-LONGEST_S = 75.0  # a clip's 60 s, and what a busy machine takes
-GROWN_MIB = 400.0  # an upload of 100 MiB is held as a form, as bytes and on its way to the child
+LONGEST_S = 75.0  # a clip's 60 s, and what a busy machine takes; a lesson bounds itself
+GROWN_MIB = 400.0  # of a process that answers: an upload of 100 MiB is held as a form, as bytes and on its way to the next
 _TELLS_TOO_MUCH = re.compile(r"/tmp|/home|/root|/usr|site-packages|Traceback|\.py\b|0x[0-9a-f]{6,}|rapt-decode")
 
 
@@ -50,11 +52,19 @@ class Verdict:
         return {**asdict(self), "rows": [{**vars(row), "statuses": dict(row.statuses)} for row in self.rows]}
 
 
-def all_attacks(clips: Mapping[str, bytes], canary: str, seed: int = 0) -> list[Attack]:
-    """Files, odd clips, requests, forms, clients."""
+def all_attacks(clips: Mapping[str, bytes], canary: str, keys: TargetKeys, jobs: Path, seed: int = 0) -> list[Attack]:
+    """Files, requests, forms and clients; then, to a server that asks for keys, credentials and lessons. jobs: its folder of
+    lessons."""
     good = clips["no_face.mp4"]
-    files = [*file_attacks(clips, canary, seed), *odd_clips()]
-    return [*files, *request_attacks(good), *form_attacks(good, seed), *client_attacks(good)]
+    files: list[HostileFile] = [*hostile_files(clips, canary, seed), *odd_clips()]
+    open_ones = [
+        *map(upload, files),
+        *request_attacks(good),
+        *explain_attacks(files),
+        *form_attacks(good, seed),
+        *client_attacks(good),
+    ]
+    return [*open_ones, *key_attacks(good, keys), *lesson_attacks(good, files, keys, jobs)]
 
 
 def sampled(attacks: Iterable[Attack], count: int, seed: int) -> list[Attack]:
@@ -67,11 +77,21 @@ def sampled(attacks: Iterable[Attack], count: int, seed: int) -> list[Attack]:
     return chosen + rng.sample(rest, max(0, count - len(chosen)))
 
 
-def campaign(target: Target, attacks: Iterable[Attack], good: bytes, *, say: bool = False) -> Verdict:
-    """Run them. A server that dies ends it; afterwards `good`, a clip, must be scored as ever."""
+def campaign(
+    target: Target, attacks: Iterable[Attack], good: bytes, *, most_s: float = float("inf"), say: bool = False
+) -> Verdict:
+    """Run them, those without keys first. A server that dies ends it, and so does their time, most_s; afterwards `good`, a clip,
+    must be scored as ever."""
     rows: dict[str, Row] = {}
-    pid, rss_before_mib, broken = target.process.pid, target.rss_mib[-1] if target.rss_mib else 0.0, list[str]()
-    for attack in attacks:
+    servers, rss_before_mib, broken = target.servers(), target.now_mib(), list[str]()
+    until_s = time.monotonic() + most_s
+    for attack in sorted(attacks, key=lambda attack: attack.keyed):
+        if time.monotonic() > until_s:
+            break
+        if attack.keyed:
+            target.ask_for_keys()
+        if say and attack.kind not in rows:
+            print(f"{sum(row.count for row in rows.values()):5d}  {attack.kind}", flush=True)
         row = rows.setdefault(attack.kind, Row(attack.kind))
         reply = _answered(attack, target)
         row.count += 1
@@ -85,16 +105,9 @@ def campaign(target: Target, attacks: Iterable[Attack], good: bytes, *, say: boo
             broken.append(f"the server died of '{attack.kind}: {attack.name}'")
             break
     time.sleep(1.5)
-    scored = _answered(upload("after", "a good clip", lambda: good), target).status == 200
-    broken += [] if scored else ["a good clip was not scored afterwards"]
-    left, children = target.left_on_disk(), target.children()
-    grown_mib = (target.rss_mib[-1] if target.rss_mib else 0.0) - rss_before_mib
-    broken += [f"left on disk: {', '.join(left[:5])}"] if left else []
-    broken += [f"{len(children)} child processes"] if len(children) > 1 else []
-    broken += [f"{target.canary.touched} calls of an address that a file named"] if target.canary.touched else []
-    broken += [f"/healthz did not answer {target.unhealthy()} times"] if target.unhealthy() else []
-    broken += [f"the server grew by {grown_mib:.0f} MiB"] if grown_mib > GROWN_MIB else []
-    broken += [] if target.process.pid == pid and target.process.poll() is None else ["another process answers"]
+    grown_mib = target.now_mib() - rss_before_mib
+    broken += [] if target.servers() == servers else ["other processes answer than before"]
+    broken += _not_held(target, good, grown_mib)
     measured = {
         "attacks": float(sum(row.count for row in rows.values())),
         "rss_before_mib": rss_before_mib,
@@ -105,6 +118,22 @@ def campaign(target: Target, attacks: Iterable[Attack], good: bytes, *, say: boo
         "healthz_slowest_s": max(target.healthy_s, default=0.0),
     }
     return Verdict(sorted(rows.values(), key=lambda row: row.kind), broken, measured)
+
+
+def _not_held(target: Target, good: bytes, grown_mib: float) -> list[str]:
+    """What does not hold of the server as a whole."""
+    last = Attack(
+        "after", "a good clip", lambda address: converse(address, [post(multipart(good) + END, bearer(target.keys.whole))])
+    )
+    scored = _answered(last, target).status == 200
+    broken = [] if scored else ["a good clip was not scored afterwards"]
+    left, children = target.left_on_disk(), target.children()
+    broken += [f"left on disk: {', '.join(left[:5])}"] if left else []
+    broken += [f"{len(children)} child processes"] if len(children) > 1 else []
+    broken += [f"{target.canary.touched} calls of an address that a file named"] if target.canary.touched else []
+    broken += [f"/healthz did not answer {target.unhealthy()} times"] if target.unhealthy() else []
+    broken += [f"the server grew by {grown_mib:.0f} MiB"] if grown_mib > GROWN_MIB * max(1, len(target.servers())) else []
+    return broken
 
 
 def _answered(attack: Attack, target: Target) -> Reply:
@@ -122,12 +151,14 @@ def _wrong(attack: Attack, reply: Reply) -> str:
     what = f"{attack.kind}: {attack.name}"
     if reply.status not in attack.may:
         return f"{what}: {reply.status} {reply.body[:150]!r}"
-    if reply.took_s > LONGEST_S:
+    if reply.took_s > LONGEST_S and not attack.kind.startswith("lesson"):
         return f"{what}: {reply.took_s:.0f} s"
-    if reply.status == CLOSED or reply.status == 200:
+    if reply.status == CLOSED or reply.status < 300:
         return ""
     if reply.body.startswith(b"{") and not reply.sentence:
         return f"{what}: {reply.status} without a reason: {reply.body[:150]!r}"
+    if reply.sentence and attack.sentences and not reply.sentence.startswith(attack.sentences):
+        return f"{what}: another reason than others get: {reply.sentence[:150]}"
     if _TELLS_TOO_MUCH.search(reply.sentence) or len(reply.sentence) > 400:
         return f"{what}: a reason that tells too much: {reply.sentence[:150]}"
     return ""

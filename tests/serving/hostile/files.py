@@ -5,15 +5,16 @@ import gzip
 import io
 import lzma
 import random
+import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from functools import partial
 
-from tests.serving.hostile.attack import Attack, upload
+from tests.serving.hostile.attack import HostileFile
 
-__all__ = ["file_attacks", "flipped"]
+__all__ = ["flipped", "hostile_files"]
 
 Clips = Mapping[str, bytes]
 
@@ -54,7 +55,7 @@ OTHERS = {
 }
 
 
-def file_attacks(clips: Clips, canary: str, seed: int = 0) -> Iterator[Attack]:
+def hostile_files(clips: Clips, canary: str, seed: int = 0) -> Iterator[HostileFile]:
     """All of them, of the clips by name; canary: the address of a listener that nobody may call."""
     yield from _truncated(clips)
     yield from _flipped_all(clips, seed)
@@ -72,38 +73,40 @@ def flipped(content: bytes, seed: int, *, begin: int = 0, end: int | None = None
     return bytes(changed)
 
 
-def _truncated(clips: Clips) -> Iterator[Attack]:
+def _truncated(clips: Clips) -> Iterator[HostileFile]:
     for name, content in clips.items():
-        for length in (2, 12, 48, 500, *(int(len(content) * share) for share in (0.01, 0.1, 0.5, 0.9, 0.999))):
-            yield upload("truncated", f"{name} to {length}", partial(content.__getitem__, slice(length)))
+        lengths = {f"{length} bytes": length for length in (2, 12, 48, 500)}
+        lengths |= {f"{share:.1%}": int(len(content) * share) for share in (0.01, 0.1, 0.5, 0.9, 0.999)}
+        for what, length in lengths.items():
+            yield HostileFile("truncated", f"{name} to {what}", partial(content.__getitem__, slice(length)))
 
 
-def _flipped_all(clips: Clips, seed: int) -> Iterator[Attack]:
+def _flipped_all(clips: Clips, seed: int) -> Iterator[HostileFile]:
     for number, (name, content) in enumerate(clips.items()):
         places = {"head": (0, 4096), "tail": (len(content) * 9 // 10, None), "anywhere": (0, None), "sizes": (0, 64)}
         for place, (begin, end) in places.items():
             for flips in (3, 200):
                 made = partial(flipped, content, seed * 1000 + number, begin=begin, end=end, flips=flips)
-                yield upload("bits flipped", f"{name}, {flips} in {place}", made)
+                yield HostileFile("bits flipped", f"{name}, {flips} in {place}", made)
 
 
-def _tiny_and_other(clips: Clips, seed: int) -> Iterator[Attack]:
-    yield upload("tiny", "empty", bytes)
+def _tiny_and_other(clips: Clips, seed: int) -> Iterator[HostileFile]:
+    yield HostileFile("tiny", "empty", bytes)
     for byte in (0, 1, 0x1A, 0x47, 0x52, 0xFF):
-        yield upload("tiny", f"one byte {byte:#x}", partial(bytes, [byte]))
+        yield HostileFile("tiny", f"one byte {byte:#x}", partial(bytes, [byte]))
     noise = random.Random(seed).randbytes(4096)
     for name, magic in MAGICS.items():
         for what, rest in {"nothing": b"", "zeros": bytes(4096), "ones": b"\xff" * 4096, "noise": noise}.items():
-            yield upload("magic alone", f"{name} and {what}", partial(bytes.__add__, magic, rest))
+            yield HostileFile("magic alone", f"{name} and {what}", partial(bytes.__add__, magic, rest))
     clip = next(content for name, content in clips.items() if name.endswith(".mp4"))
     for name, magic in OTHERS.items():
-        yield upload("another kind", f"{name} named .mp4", partial(bytes.__add__, magic, bytes(2000)))
-        yield upload("polyglot", f"{name} before a clip", partial(bytes.__add__, magic, clip))
-    yield upload("polyglot", "a clip, then a zip", lambda: clip + _zip({"x": b"x"}))
-    yield upload("polyglot", "a clip, then a script", lambda: clip + b"<script>alert(1)</script>")
-    yield upload("large", "100 MiB of zeros", lambda: bytes((100 << 20) - 300))
-    yield upload("large", "101 MiB of zeros", lambda: bytes(101 << 20))
-    yield upload("large", "99 MiB of a container of nothing", lambda: MAGICS["mdat"] + bytes(99 << 20))
+        yield HostileFile("another kind", f"{name} named .mp4", partial(bytes.__add__, magic, bytes(2000)))
+        yield HostileFile("polyglot", f"{name} before a clip", partial(bytes.__add__, magic, clip))
+    yield HostileFile("polyglot", "a clip, then a zip", lambda: clip + _zip({"x": b"x"}))
+    yield HostileFile("polyglot", "a clip, then a script", lambda: clip + b"<script>alert(1)</script>")
+    yield HostileFile("large", "100 MiB of zeros", lambda: bytes((100 << 20) - 300))
+    yield HostileFile("large", "101 MiB of zeros", lambda: bytes(101 << 20))
+    yield HostileFile("large", "99 MiB of a container of nothing", lambda: MAGICS["mdat"] + bytes(99 << 20))
 
 
 def _zip(members: Mapping[str, bytes]) -> bytes:
@@ -114,20 +117,22 @@ def _zip(members: Mapping[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
-def _bombs(clips: Clips) -> Iterator[Attack]:
+def _bombs(clips: Clips) -> Iterator[HostileFile]:
     zeros = bytes(32 << 20)
-    yield upload("bomb", "zip of zeros", lambda: _zip({"clip.mp4": zeros}))
-    yield upload("bomb", "zip in zip in zip", lambda: _zip({"a.zip": _zip({"b.zip": _zip({"clip.mp4": zeros})})}))
-    yield upload("bomb", "zip that climbs", lambda: _zip({"../../../../tmp/rapt-climbed": b"x"}))
+    yield HostileFile("bomb", "zip of zeros", lambda: _zip({"clip.mp4": zeros}))
+    yield HostileFile("bomb", "zip in zip in zip", lambda: _zip({"a.zip": _zip({"b.zip": _zip({"clip.mp4": zeros})})}))
+    yield HostileFile("bomb", "zip that climbs", lambda: _zip({"../../../../tmp/rapt-climbed": b"x"}))
     for name, pack in {"gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress, "zlib": zlib.compress}.items():
-        yield upload("bomb", f"{name} of zeros", partial(pack, zeros))
+        yield HostileFile("bomb", f"{name} of zeros", partial(pack, zeros))
     for megabytes in (1, 64, 512):
-        yield upload("bomb", f"QuickTime's compressed header of {megabytes} MiB", partial(_compressed_moov, megabytes << 20))
-        yield upload("bomb", f"Matroska's compressed header of {megabytes} MiB", partial(_compressed_matroska, megabytes << 20))
+        yield HostileFile("bomb", f"QuickTime's compressed header of {megabytes} MiB", partial(_compressed_moov, megabytes << 20))
+        yield HostileFile(
+            "bomb", f"Matroska's compressed header of {megabytes} MiB", partial(_compressed_matroska, megabytes << 20)
+        )
     for depth in (10, 1000, 50_000):
-        yield upload("bomb", f"mp4 boxes {depth} deep", partial(_nested_boxes, depth))
-        yield upload("bomb", f"Matroska elements {depth} deep", partial(_nested_elements, depth))
-        yield upload("bomb", f"{depth} tracks", partial(_many_tracks, depth))
+        yield HostileFile("bomb", f"mp4 boxes {depth} deep", partial(_nested_boxes, depth))
+        yield HostileFile("bomb", f"Matroska elements {depth} deep", partial(_nested_elements, depth))
+        yield HostileFile("bomb", f"{depth} tracks", partial(_many_tracks, depth))
 
 
 def _box(kind: bytes, content: bytes) -> bytes:
@@ -187,17 +192,17 @@ def _many_tracks(count: int) -> bytes:
     return _box(b"ftyp", b"isom\0\0\0\0isom") + _box(b"moov", _box(b"trak", _box(b"mdia", b"")) * count)
 
 
-def _giants(clips: Clips) -> Iterator[Attack]:
+def _giants(clips: Clips) -> Iterator[HostileFile]:
     sizes = ((65535, 65535), (16384, 16384), (65535, 16), (16, 65535), (0, 0), (1, 1), (4096, 1), (32767, 32767))
     for name, content in clips.items():
         patch = {"avi": _sized_avi, "mp4": _sized_mp4, "mov": _sized_mp4, "mpg": _sized_mpeg}[name.rsplit(".", 1)[-1]]
         for width, height in sizes[: 8 if name in ("5100462069.avi", "no_face.mp4", "swiz3n.mpg", "rot_90.mov") else 2]:
-            yield upload("giant", f"{name} as {width}x{height}", partial(patch, content, width, height))
+            yield HostileFile("giant", f"{name} as {width}x{height}", partial(patch, content, width, height))
     for width, height in sizes:
         size = _element("b0", struct.pack(">I", width)) + _element("ba", struct.pack(">I", height))
         track = _element("d7", b"\1") + _element("83", b"\1") + _element("86", b"V_MJPEG") + _element("e0", size)
         frame = _element("1f43b675", _element("e7", b"\0") + _element("a3", b"\x81\0\0\x80\xff\xd8\xff"))
-        yield upload("giant", f"Matroska of {width}x{height}", partial(_matroska, track, frame))
+        yield HostileFile("giant", f"Matroska of {width}x{height}", partial(_matroska, track, frame))
 
 
 def _sized_avi(content: bytes, width: int, height: int) -> bytes:
@@ -211,14 +216,12 @@ def _sized_avi(content: bytes, width: int, height: int) -> bytes:
 
 
 def _sized_mp4(content: bytes, width: int, height: int) -> bytes:
-    """The sizes of the sample entry and of the track."""
+    """The sizes of every picture's sample entry and of every track."""
     changed = bytearray(content)
-    for kind in (b"avc1", b"hvc1", b"hev1", b"mp4v"):
-        at = content.find(b"stsd")
-        if at >= 0 and (entry := content.find(kind, at, at + 64)) >= 0:
-            struct.pack_into(">HH", changed, entry + 4 + 24, width, height)
-    if (at := content.find(b"tkhd")) >= 0:
-        struct.pack_into(">II", changed, at + 4 + 76, (width << 16) & 0xFFFFFFFF, (height << 16) & 0xFFFFFFFF)
+    for found in re.finditer(rb"stsd.{12}(?:avc1|hvc1|hev1|mp4v)", content, re.DOTALL):
+        struct.pack_into(">HH", changed, found.end() + 24, width, height)
+    for found in re.finditer(rb"tkhd", content):
+        struct.pack_into(">II", changed, found.start() + 4 + 76, (width << 16) & 0xFFFFFFFF, (height << 16) & 0xFFFFFFFF)
     return bytes(changed)
 
 
@@ -229,7 +232,7 @@ def _sized_mpeg(content: bytes, width: int, height: int) -> bytes:
     return b"\x00\x00\x01\xb3".join([parts[0], *(size + part[3:] for part in parts[1:])])
 
 
-def _elsewhere(clips: Clips, canary: str) -> Iterator[Attack]:
+def _elsewhere(clips: Clips, canary: str) -> Iterator[HostileFile]:
     address = f"http://{canary}"
     texts = {
         "m3u8": f"#EXTM3U\n#EXTINF:10,\n{address}/a.ts\n",
@@ -256,16 +259,16 @@ def _elsewhere(clips: Clips, canary: str) -> Iterator[Attack]:
         "webvtt": f"WEBVTT\n\n00:00.000 --> 00:01.000\n{address}",
     }
     for name, text in texts.items():
-        yield upload("elsewhere", name, partial(text.encode))
+        yield HostileFile("elsewhere", name, partial(text.encode))
         for magic in ("avi", "mp4", "ts", "mkv"):
             if name in ("m3u8", "ffconcat", "sdp", "mpd"):
-                yield upload(
+                yield HostileFile(
                     "elsewhere",
                     f"{name} behind {magic}'s first bytes",
                     partial(bytes.__add__, MAGICS[magic] + b"\n", text.encode()),
                 )
     url = _box(b"rdrf", struct.pack(">I4sI", 0, b"url ", len(address) + 1) + address.encode() + b"\0")
-    yield upload(
+    yield HostileFile(
         "elsewhere",
         "QuickTime reference movie",
         lambda: _box(b"ftyp", b"qt  \0\0\0\0qt  ") + _box(b"moov", _box(b"rmra", _box(b"rmda", url))),
@@ -273,7 +276,7 @@ def _elsewhere(clips: Clips, canary: str) -> Iterator[Attack]:
     for name, content in clips.items():
         if name.endswith((".mp4", ".mov")):
             for target in (f"{address}/d", "file:///etc/passwd", "/etc/passwd"):
-                yield upload(
+                yield HostileFile(
                     "elsewhere", f"{name} with its data in {target.split(':')[0]}", partial(_external, content, target.encode())
                 )
 

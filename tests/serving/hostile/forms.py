@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 
-from tests.serving.hostile.attack import END, Attack, multipart, post, raw, upload
+from tests.serving.hostile.attack import END, Attack, HostileFile, multipart, post, raw, upload
 
 __all__ = ["form_attacks"]
 
@@ -88,9 +88,9 @@ def _names(clip: bytes) -> Iterator[Attack]:
         b"clip.mp4/../../x",
     )
     for name in names:
-        yield upload("file name", repr(name)[:60], lambda: clip, filename=name)
+        yield upload(HostileFile("file name", repr(name)[:60], lambda: clip), filename=name)
     for name in names[:3]:
-        yield upload("file name", f"{name!r} and no clip"[:60], lambda: b"junk", filename=name)
+        yield upload(HostileFile("file name", f"{name!r} and no clip"[:60], lambda: b"junk"), filename=name)
 
 
 def _transcripts(clip: bytes, seed: int) -> Iterator[Attack]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from tests.serving.hostile.attack import Attack, upload
+from tests.serving.hostile.attack import HostileFile
 
 __all__ = ["odd_clips"]
 
 
-def odd_clips() -> Iterator[Attack]:
+def odd_clips() -> Iterator[HostileFile]:
     """Each is a 4xx with a reason, or scored where it is in truth a clip."""
     made: dict[str, Any] = {
         "one frame": partial(_clip, frames=1),
@@ -46,7 +46,7 @@ def odd_clips() -> Iterator[Attack]:
         "2 hours": partial(_clip, frames=8, fps=Fraction(1, 900)),
     }
     for name, make in made.items():
-        yield upload("odd clip", name, make)
+        yield HostileFile("odd clip", name, make)
 
 
 def _clip(

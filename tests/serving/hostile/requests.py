@@ -1,13 +1,12 @@
 """Hostile requests: lengths that lie, content types, headers, paths, methods."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from tests.serving.hostile.attack import ANSWERED, CLOSED, END, Attack, converse, multipart, post, raw
+from tests.serving.hostile.attack import END, OR_CLOSED, Attack, HostileFile, converse, multipart, post, raw, request, upload
 
-__all__ = ["request_attacks"]
+__all__ = ["explain_attacks", "request_attacks"]
 
-_OR_CLOSED = {CLOSED, *ANSWERED}
 _HEAD = b"POST /v1/score HTTP/1.1\r\nHost: rapt\r\nConnection: close\r\n"
 _FORM = b"Content-Type: multipart/form-data; boundary=rapt\r\n"
 
@@ -18,6 +17,21 @@ def request_attacks(clip: bytes) -> Iterator[Attack]:
     yield from _content_types(clip)
     yield from _headers(clip)
     yield from _paths_and_methods(clip)
+
+
+def explain_attacks(files: Iterable[HostileFile]) -> Iterator[Attack]:
+    """Moments that are none, and at a moment some of the files."""
+    form = multipart(b"\0" * 1000) + END
+    for moment in (
+        b"", b"nan", b"inf", b"-inf", b"-1", b"1e308", b"1e400", b"9" * 1000, b"0x1", b"one", b"1,2", b"[1]", b"1&at_s=-1",
+        b"%00", b"1;2", b"%d9%a1", b"86401", b"-0.1", b"null", b"1%20",
+    ):  # fmt: skip
+        yield raw("moment", repr(moment)[:40], request(b"POST", b"/v1/explain?at_s=" + moment, form))
+    yield raw("moment", "none", request(b"POST", b"/v1/explain", form), may={422})
+    wanted = (" to 50.0%", " 200 in anywhere", " as 65535x65535")
+    for file in files:
+        if file.name.endswith(wanted) or file.kind in ("bomb", "odd clip"):
+            yield upload(HostileFile(f"explain, {file.kind}", file.name, file.make), path=b"/v1/explain?at_s=0.5")
 
 
 def _lengths(clip: bytes) -> Iterator[Attack]:
@@ -37,11 +51,11 @@ def _lengths(clip: bytes) -> Iterator[Attack]:
         "empty": b"",
         "a digit of another script": "٣".encode(),
     }.items():
-        yield raw("lying length", name, _HEAD + _FORM + b"Content-Length: " + length + b"\r\n\r\n" + body, may=_OR_CLOSED)
+        yield raw("lying length", name, _HEAD + _FORM + b"Content-Length: " + length + b"\r\n\r\n" + body, may=OR_CLOSED)
     two = b"Content-Length: %d\r\nContent-Length: 5\r\n\r\n" % len(body)
-    yield raw("lying length", "two that differ", _HEAD + _FORM + two + body, may=_OR_CLOSED)
+    yield raw("lying length", "two that differ", _HEAD + _FORM + two + body, may=OR_CLOSED)
     chunked = _HEAD + _FORM + b"Transfer-Encoding: chunked\r\n"
-    yield raw("lying length", "a length and chunks", chunked + b"Content-Length: 5\r\n\r\n0\r\n\r\n", may=_OR_CLOSED)
+    yield raw("lying length", "a length and chunks", chunked + b"Content-Length: 5\r\n\r\n0\r\n\r\n", may=OR_CLOSED)
     for name, rest in {
         "no chunk": b"",
         "no last chunk": b"5\r\nhello\r\n",
@@ -53,7 +67,7 @@ def _lengths(clip: bytes) -> Iterator[Attack]:
         "a million trailers": b"0\r\n" + b"a: b\r\n" * 100_000 + b"\r\n",
         "a chunk that lies": b"2\r\nhello\r\n0\r\n\r\n",
     }.items():
-        yield raw("lying length", name, chunked + b"\r\n", rest, may=_OR_CLOSED)
+        yield raw("lying length", name, chunked + b"\r\n", rest, may=OR_CLOSED)
     endless = (b"10000\r\n" + bytes(65536) + b"\r\n" for _ in range(3000))
     yield Attack(
         "endless",
@@ -96,7 +110,7 @@ def _content_types(clip: bytes) -> Iterator[Attack]:
         b"*/*",
         b";;;;",
     ):
-        yield raw("content type", repr(kind)[:50], post(body, content_type=kind), may=_OR_CLOSED)
+        yield raw("content type", repr(kind)[:50], post(body, content_type=kind), may=OR_CLOSED)
     yield raw("content type", "JSON that is none", post(b"{" * 100_000, content_type=b"application/json"))
     yield raw(
         "content type", "a form of a million fields", post(b"a&" * 1_000_000, content_type=b"application/x-www-form-urlencoded")
@@ -132,12 +146,12 @@ def _headers(clip: bytes) -> Iterator[Attack]:
         "another method": b"X-HTTP-Method-Override: DELETE",
         "an id with lines": b"X-Request-ID: a%0d%0aSet-Cookie: b",
     }.items():
-        yield raw("header", name, post(multipart(clip) + END, header), may=_OR_CLOSED)
+        yield raw("header", name, post(multipart(clip) + END, header), may=OR_CLOSED)
         yield raw(
             "header",
             f"{name}, GET",
             b"GET /healthz HTTP/1.1\r\nHost: rapt\r\nConnection: close\r\n" + header + b"\r\n\r\n",
-            may=_OR_CLOSED,
+            may=OR_CLOSED,
         )
     for name, first in {
         "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -155,7 +169,7 @@ def _headers(clip: bytes) -> Iterator[Attack]:
             "no HTTP/1.1",
             name,
             lambda address, first=first: converse(address, [first], patience_s=10),
-            frozenset({-1, 505, *_OR_CLOSED}),
+            frozenset({-1, 505, *OR_CLOSED}),
         )
 
 
@@ -190,7 +204,7 @@ def _paths_and_methods(clip: bytes) -> Iterator[Attack]:
             "path",
             repr(path)[:50],
             b"GET " + path + b" HTTP/1.1\r\nHost: rapt\r\nConnection: close\r\n\r\n",
-            may={307, *_OR_CLOSED},
+            may={307, *OR_CLOSED},
         )
     for method in (
         b"PUT",
@@ -207,7 +221,7 @@ def _paths_and_methods(clip: bytes) -> Iterator[Attack]:
         b"G\0T",
     ):
         request = method + b" /v1/score HTTP/1.1\r\nHost: rapt\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-        yield raw("method", repr(method)[:30], request, may=_OR_CLOSED)
+        yield raw("method", repr(method)[:30], request, may=OR_CLOSED)
     for path in (b"/", b"/v1/score", b"/nothing"):
         upgrade = b" HTTP/1.1\r\nHost: rapt\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
         upgrade += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -215,7 +229,7 @@ def _paths_and_methods(clip: bytes) -> Iterator[Attack]:
             "websocket",
             path.decode(),
             lambda address, path=path, upgrade=upgrade: converse(address, [b"GET " + path + upgrade], patience_s=10),
-            frozenset(_OR_CLOSED),
+            OR_CLOSED,
         )
     ask = b"GET /healthz HTTP/1.1\r\nHost: rapt\r\n\r\n"
     yield raw("pipelined", "500 requests at once", ask * 500)

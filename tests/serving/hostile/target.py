@@ -6,19 +6,29 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from data_shards.face_model import FACE_MODEL_VARIABLE
 from tests.serving.hostile.attack import Address, converse
 from tests.serving.hostile.clients import UPLOAD_PATIENCE_S
+from tests.serving.hostile.credentials import TargetKeys, make_keys
+
+if TYPE_CHECKING:
+    from serving.http.settings import AppSettings
+    from training.registry import RegisteredModel
 
 __all__ = ["Canary", "Target", "attacked_server"]
 
 ROOT = Path(__file__).parents[3]
 _LOOK_S = 0.25
+_KEYS, _LATER = "keys.json", "later.json"
+_CONFINED = ("serving.confined.decode_worker", "serving.lesson.watch_worker")  # of clips, and of lessons
 
 
 @dataclass
@@ -31,38 +41,70 @@ class Canary:
 
 @dataclass
 class Target:
-    """address of the server, pid of it, its own temporary folder. rss_mib over time: the server's, and its children's sum.
-    healthy_s: how long /healthz took each time it was asked, -1 where it did not answer."""
+    """A server of ours. address: where it answers; process: it, or what started its processes; temporary: its own temporary
+    folder; home: where it keeps keys and lessons; keys: its keys, which it does not ask for before `ask_for_keys`.
+    rss_mib over time: of what answers; children_mib: of what it decodes in. healthy_s: how long /healthz took each time it was
+    asked, -1 where it did not answer."""
 
     address: Address
     process: "subprocess.Popen[bytes]"
     temporary: Path
+    home: Path
     canary: Canary
+    keys: TargetKeys
+    on_ray: bool = False
     rss_mib: list[float] = field(default_factory=list)
     children_mib: list[float] = field(default_factory=list)
     healthy_s: list[float] = field(default_factory=list)
 
+    @property
+    def jobs(self) -> Path:
+        """Where it keeps lessons."""
+        return self.home / "jobs"
+
     def left_on_disk(self) -> list[str]:
-        """What lies in its temporary folder, but for the empty scratch folder of the one child that it may have."""
+        """What lies in its temporary folder, but for the empty scratch folder of the one child that it may have; and lessons."""
         found = [path for path in self.temporary.rglob("*") if not path.name.startswith("rapt-decode-")]
         folders = list(self.temporary.glob("rapt-decode-*"))
-        return sorted(str(path.relative_to(self.temporary)) for path in [*found, *folders[1:]])
+        lessons = list(self.jobs.rglob("*"))
+        return [*sorted(str(path.relative_to(self.temporary)) for path in [*found, *folders[1:]]), *map(str, lessons)]
+
+    def ask_for_keys(self) -> None:
+        """From the next request on it answers to nobody without one."""
+        if (self.home / _LATER).exists():
+            (self.home / _LATER).replace(self.home / _KEYS)
+
+    def servers(self) -> list[int]:
+        """Of the processes that answer: of Ray's, the proxy and the replicas, as they are called."""
+        if not self.on_ray:
+            return [self.process.pid]
+        return [pid for pid in _below(self.process.pid) if _title(pid).startswith(("ray::ServeReplica", "ray::ProxyActor"))]
+
+    def now_mib(self) -> float:
+        """The resident set of what answers."""
+        return sum(map(_rss_mib, self.servers()))
 
     def children(self) -> list[int]:
-        return _children(self.process.pid)
+        """Of the processes that strangers' files are decoded in."""
+        return [pid for pid in _below(self.process.pid) if any(words in _title(pid) for words in _CONFINED)]
 
     def unhealthy(self) -> int:
         return sum(seconds < 0 for seconds in self.healthy_s)
 
 
 @contextmanager
-def attacked_server(bundle: Path, temporary: Path) -> Iterator[Target]:
-    """The endpoint over uvicorn, without Ray; ended by its pid when the block ends, and seen to leave nothing behind."""
-    temporary.mkdir(parents=True, exist_ok=True)
-    program = [sys.executable, "-m", "tests.serving.hostile.target", str(bundle)]
-    process = subprocess.Popen(
-        program, cwd=ROOT, env={**os.environ, "TMPDIR": str(temporary)}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+def attacked_server(bundle: Path, folder: Path, *, face_model: Path | None = None, on_ray: bool = False) -> Iterator[Target]:
+    """The endpoint over uvicorn, or on Ray Serve as `rapt serve` has it; its files below `folder`. Ended by its pid when the
+    block ends, and seen to leave nothing behind."""
+    temporary, home = folder / "tmp", folder / "home"
+    for each in (temporary, home):
+        each.mkdir(parents=True, exist_ok=True)
+    keys = make_keys(home / _LATER)
+    environment = {**os.environ, "TMPDIR": str(temporary), "RAPT_HOME": str(home), "RAY_TMPDIR": tempfile.gettempdir()}
+    if face_model is not None:
+        environment[FACE_MODEL_VARIABLE] = str(face_model)
+    program = [sys.executable, "-m", "tests.serving.hostile.target", str(bundle), str(home), *(["--on-ray"] if on_ray else [])]
+    process = subprocess.Popen(program, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     stop = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         canary = Canary(f"127.0.0.1:{listener.getsockname()[1]}")
@@ -70,7 +112,7 @@ def attacked_server(bundle: Path, temporary: Path) -> Iterator[Target]:
             assert process.stdout is not None
             port = int(process.stdout.readline() or b"0")
             assert port, "the server did not start"
-            target = Target(("127.0.0.1", port), process, temporary, canary)
+            target = Target(("127.0.0.1", port), process, temporary, home, canary, keys, on_ray)
             threads = [
                 threading.Thread(target=_watch, args=(target, stop)),
                 threading.Thread(target=_ask, args=(target, stop)),
@@ -83,7 +125,7 @@ def attacked_server(bundle: Path, temporary: Path) -> Iterator[Target]:
             stop.set()
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -93,7 +135,7 @@ def attacked_server(bundle: Path, temporary: Path) -> Iterator[Target]:
 
 def _watch(target: Target, stop: threading.Event) -> None:
     while not stop.wait(_LOOK_S) and target.process.poll() is None:
-        target.rss_mib.append(_rss_mib(target.process.pid))
+        target.rss_mib.append(target.now_mib())
         target.children_mib.append(sum(map(_rss_mib, target.children())))
 
 
@@ -119,30 +161,43 @@ def _rss_mib(pid: int) -> float:
         return 0.0
 
 
-def _children(pid: int) -> list[int]:
+def _below(pid: int) -> list[int]:
+    """The processes that it started, and theirs."""
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+        children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
     except OSError:
         return []
+    return [found for child in children for found in (child, *_below(child))]
 
 
-def _serve(bundle: Path) -> None:
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _serve(bundle: Path, home: Path) -> None:
     import uvicorn
 
+    from serving.access.guard import owner_check
     from serving.confined.decode_child import DecodeChild
     from serving.http.http_api import build_app
-    from serving.http.settings import AppSettings
+    from serving.jobs.runner import JobRunner
+    from serving.jobs.store import JobStore
     from serving.predictor import Predictor
     from serving.scoring import LocalScoring
-    from training.registry import RegisteredModel
 
-    predictor = Predictor(RegisteredModel(name="engagement", version="1", folder=bundle))
+    predictor = Predictor(_registered(bundle))
     child = DecodeChild(predictor.recipe)
     child.start()
+    scoring = LocalScoring(predictor, child)
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         print(listener.getsockname()[1], flush=True)
-        app = build_app(LocalScoring(predictor, child), AppSettings(upload_s=UPLOAD_PATIENCE_S))
+        settings = _app_settings(home)
+        jobs = JobRunner(JobStore(home / "jobs"), scoring, may_ask=owner_check(settings))
+        app = build_app(scoring, settings, jobs=jobs)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again when all is answered
         try:
             uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=5)).run(sockets=[listener])
@@ -150,5 +205,37 @@ def _serve(bundle: Path) -> None:
             child.close()
 
 
+def _serve_on_ray(bundle: Path, home: Path) -> None:
+    """As `rapt serve` does; one replica of each kind, so that it can be seen whether one has died."""
+    from cluster.waiting import wait_for_stop
+    from serving.replicas.endpoint_settings import EndpointSettings
+    from serving.service import drain_service, start_service
+    from tests.serving.ray_serve import ray_for_endpoint
+
+    settings = EndpointSettings(
+        model=str(bundle), max_decoders=1, max_scorers=1, drain_s=20, app=_app_settings(home), jobs_folder=home / "jobs"
+    )
+    with ray_for_endpoint(num_cpus=max(4, os.cpu_count() or 1)):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        start_service(_registered(bundle), host="127.0.0.1", port=port, settings=settings)
+        print(port, flush=True)
+        wait_for_stop()
+        drain_service(settings)
+
+
+def _registered(bundle: Path) -> "RegisteredModel":
+    from training.registry import RegisteredModel
+
+    return RegisteredModel(name="engagement", version="", folder=bundle)
+
+
+def _app_settings(home: Path) -> "AppSettings":
+    from serving.http.settings import AppSettings
+
+    return AppSettings(keys_file=home / _KEYS, upload_s=UPLOAD_PATIENCE_S, open_rate_per_minute=1_000_000)
+
+
 if __name__ == "__main__":
-    _serve(Path(sys.argv[1]))
+    serve = _serve_on_ray if "--on-ray" in sys.argv else _serve
+    serve(Path(sys.argv[1]), Path(sys.argv[2]))
