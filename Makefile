@@ -1,5 +1,7 @@
 # Everything starts from Python 3.11 or newer, make and git. `make` alone prints the targets.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# how many test files run at a time: three Ray clusters at once on two cores wait for each other more than they save
+TEST_WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -22,8 +24,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup ## run everything on simulated clips: about five minutes on two cores
 	$(BIN)/rapt demo
 
-test: setup ## run the tests, two files at a time: many of them wait for servers and workers
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: setup ## run the tests, two files at a time (TEST_WORKERS=2)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: setup ## lint, format, types, import layers
 	$(BIN)/ruff check .

@@ -1,11 +1,11 @@
 """Fixtures that several test files share. Everything is made below pytest's temporary folders."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from data_shards.building.build import build_shards
 from data_shards.datasets import DATASETS
@@ -23,6 +23,10 @@ from training.recipes import recipe
 
 # Ray reads it when it is first imported, by whichever test: its processes then listen on loopback (cluster/launch.py)
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+os.environ.setdefault("RAY_worker_niceness", "0")  # else its workers wait for the tests of the other processes
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # in the processes that tests start, as `one_thread` here
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background: what tests start would not hear Ctrl-C either
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).parent.parent
 REAL_DATA = ROOT.parent / "shared" / "data"
 TINY_PREPROCESS = PreprocessConfig(num_frames=6, size_px=32)
@@ -34,6 +38,28 @@ TINY_SETTINGS = (
     "loop.epochs=1",
     "loop.global_batch=8",
 )
+# what the longest files take, about, on two idle cores
+LONGEST_S = {
+    "cluster/test_ray_faults.py": 450,
+    "cluster/test_ray.py": 300,
+    "cluster/test_jobs.py": 230,
+    "test_readme.py": 200,
+    "cluster/test_exactness.py": 110,
+    "cluster/test_strategies.py": 100,
+    "serving/test_service.py": 100,
+    "serving/test_lesson.py": 90,
+    "data_shards/test_remote_sets.py": 90,
+    "cluster/test_command_line.py": 90,
+    "test_infra.py": 80,
+    "cluster/test_deepspeed_engine.py": 70,
+    "data_shards/test_add_features.py": 70,
+    "test_multimodal.py": 60,
+    "training/test_tracking_faults.py": 60,
+    "serving/test_service_lessons.py": 60,
+    "serving/test_jobs.py": 50,
+    "data_shards/test_shards.py": 40,
+    "cluster/test_reproduce.py": 40,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -84,22 +110,14 @@ def tiny_bundle(tiny_run: RunConfig, simulated_shards: tuple[Path, Manifest], tm
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first, so that none of them is left to one worker at the end."""
+    """The longest files first, then the others with slow tests, so that none of them is left to one worker at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Of models too small for two: on a busy machine the threads would wait for each other's turn."""
-    with one_torch_thread():
-        yield
+    took_s = {ROOT / "tests" / name: seconds for name, seconds in LONGEST_S.items()}
+    items.sort(key=lambda item: (-took_s.get(item.path, 0), item.path not in slow))
 
 
 @pytest.fixture(autouse=True, scope="session")
-def two_threads() -> Iterator[None]:
-    """Many small models on two cores: more threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+def one_thread() -> Iterator[None]:
+    """Of many small models in several test processes on two cores: more threads would wait for each other, and spin."""
+    with one_torch_thread():
+        yield

@@ -75,7 +75,7 @@ def test_your_own_clips_from_clips_to_a_score(simulated_folder: Path, tmp_path: 
 def test_multimodal_from_clips_to_a_served_score(real_data: Path, tmp_path: Path) -> None:
     section = README.split("## Face, motion, sound and speech")[1]
     commands = section.split("```sh\n")[1].split("rapt serve")[0]  # the endpoint itself: tests/test_multimodal.py
-    generate(SimulationSettings(num_clips=16, seed=3, fps=6, width_px=160, height_px=120), tmp_path / "my-clips", num_workers=2)
+    generate(SimulationSettings(num_clips=9, seed=3, fps=6, width_px=160, height_px=120), tmp_path / "my-clips", num_workers=2)
     result = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],
         cwd=tmp_path,

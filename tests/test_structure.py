@@ -3,12 +3,13 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from data_shards.manifest import Manifest
-from tests.conftest import ROOT, TINY_SETTINGS
+from tests.conftest import LONGEST_S, ROOT, TINY_SETTINGS
 
 PACKAGES = ("data_shards", "training", "serving", "cluster")
 # one third-party system, one importing module
@@ -62,15 +63,22 @@ IMPORTERS = {
 }
 
 
-def imports_of(path: Path) -> set[str]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    """Parsed once, for all tests of the code."""
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports_of(path: Path) -> frozenset[str]:
     """Top-level names of everything that a file imports, at its top or inside its functions."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module.split(".")[0])
-    return found
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("system", IMPORTERS)
@@ -105,6 +113,10 @@ assert not {{"sklearn", "scipy"}} & set(sys.modules)  # torch asks whether they 
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr
+
+
+def test_the_test_files_that_are_begun_first_exist() -> None:
+    assert [name for name in LONGEST_S if not (ROOT / "tests" / name).is_file()] == []
 
 
 def test_no_large_file_is_tracked() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.test_structure import PACKAGES, imports_of
+from tests.test_structure import PACKAGES, imports_of, parsed
 
 THREATS = (ROOT / "docs" / "threats.md").read_text()
 # modules that run, or may be made to run, what they read
@@ -79,7 +79,7 @@ def test_nothing_that_runs_what_it_reads_is_called() -> None:
     found = {}
     for path in modules():
         name = path.relative_to(ROOT).as_posix()
-        if dangers := [*dangers_in(ast.parse(path.read_text()), in_serving=name.startswith("serving/"))]:
+        if dangers := [*dangers_in(parsed(path), in_serving=name.startswith("serving/"))]:
             found[name] = dangers
         if forbidden := imports_of(path) & NEVER_IMPORTED:
             found.setdefault(name, []).extend(sorted(forbidden))

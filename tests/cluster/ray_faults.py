@@ -12,10 +12,10 @@ from training.events import Event, RunStarted, StepDone, WorkersChanged
 __all__ = ["Faults", "random_kills", "train_workers"]
 
 
-def train_workers() -> list[psutil.Process]:
-    """The Ray Train workers below this process that still run."""
+def train_workers(above: int | None = None) -> list[psutil.Process]:
+    """The Ray Train workers below the process `above`, else below this one, that still run."""
     found = []
-    for process in psutil.Process().children(recursive=True):
+    for process in psutil.Process(above).children(recursive=True):
         try:
             if process.name().startswith("ray::RayTrain") and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)

@@ -41,7 +41,7 @@ def engine_of(run: RunConfig, strategy: str, *, levels: int = 4, seed: int = 0) 
 
 
 @pytest.fixture(autouse=True)
-def no_group_left(one_thread: None) -> Iterator[None]:
+def no_group_left() -> Iterator[None]:
     yield
     assert not dist.is_initialized()
 

@@ -22,6 +22,7 @@ import psutil
 import pytest
 
 from data_shards.manifest import Manifest
+from tests.cluster.ray_faults import train_workers
 from tests.cluster.test_command_line import rapt_run
 from tests.conftest import ROOT, TINY_SETTINGS
 from tests.object_server import free_ports
@@ -143,27 +144,17 @@ def test_a_job_trains_with_its_log_here_and_its_id_in_mlflow(ray_head: Cluster, 
     assert (refused.returncode, "nothing to go on with" in refused.stderr) == (1, True)
 
 
-def train_workers(cluster: Cluster) -> list[psutil.Process]:
-    found = []
-    for process in cluster.processes():
-        with contextlib.suppress(psutil.Error):
-            if process.name().startswith("ray::RayTrain"):
-                found.append(process)
-    assert found
-    return found
-
-
 @contextlib.contextmanager
 def slowed(processes: list[psutil.Process]) -> Iterator[None]:
-    """Let the processes run for 20 ms of every 200."""
+    """Let the processes run for 50 ms of every 200."""
     done = threading.Event()
 
     def pace() -> None:
-        while not done.wait(0.02):
+        while not done.wait(0.05):
             for process in processes:
                 with contextlib.suppress(psutil.Error):
                     process.suspend()
-            done.wait(0.18)
+            done.wait(0.15)
             for process in processes:
                 with contextlib.suppress(psutil.Error):
                     process.resume()
@@ -188,9 +179,11 @@ def test_a_stopped_job_goes_on_from_its_last_checkpoint_as_the_same_run(
             assert submitted.poll() is None, submitted.communicate()
             assert time.monotonic() < deadline_s
             time.sleep(0.1)
-        with slowed(train_workers(ray_head)):  # else it may be over before it is stopped
+        workers = train_workers(ray_head.status["pid"])
+        assert workers
+        with slowed(workers):  # else it may be over before it is stopped
             submitted.send_signal(signal.SIGINT)
-            _, errors = submitted.communicate(timeout=60)
+            _, errors = submitted.communicate(timeout=240)
             assert submitted.returncode == 130
             assert "job long-job1 goes on; look at it with `rapt jobs logs long-job1 --follow`" in errors
             second = rapt_run(*submit, **ray_head.environment)
@@ -281,7 +274,7 @@ def test_the_log_survives_a_dashboard_that_goes_away_and_jobs_have_the_environme
         proxy.cut()
         time.sleep(3)
         proxy.mend()
-        _, errors = follower.communicate(timeout=60)
+        _, errors = follower.communicate(timeout=120)
     proxy.cut()
     said = log.read_text()
     assert re.findall(r"^line (\d+)$", said, flags=re.MULTILINE) == [str(number) for number in range(40)]
@@ -298,13 +291,9 @@ class _NoRay(BaseHTTPRequestHandler):
         pass
 
 
-class _ServerOfItsOwn(ThreadingHTTPServer):
-    allow_reuse_address = False  # on a port that no process of Ray has bound, though it does not listen there yet
-
-
 @pytest.fixture
 def no_ray() -> Iterator[int]:
-    server = _ServerOfItsOwn(("127.0.0.1", 0), _NoRay)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _NoRay)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server.server_address[1]
     server.shutdown()

@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
 
 from cluster.home import mlflow_uri, run_folder
-from cluster.job import TrainingJob
+from cluster.job import JobResult, TrainingJob
 from cluster.launch import connect_ray, disconnect_ray, run_on_ray
 from cluster.waiting import StopRequest
 from data_shards.errors import ServiceError, Stopped
@@ -63,45 +63,70 @@ def bundle_bytes(folder: Path) -> bytes:
     return (folder / "bundle" / "model.safetensors").read_bytes()
 
 
+class Undisturbed(NamedTuple):
+    """What two workers do whom nothing happens: the events, how the job ended, the weights of the bundle."""
+
+    faults: Faults
+    result: JobResult
+    weights: bytes
+
+    @property
+    def steps(self) -> dict[int, tuple[int, float]]:
+        return self.faults.steps
+
+
 @pytest.fixture(scope="module")
 def undisturbed(
     ray_cluster: Any, long_run: RunConfig, simulated_shards: tuple[Path, Manifest], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Faults, bytes]:
-    """What two workers do whom nothing happens: their events, and the weights of the bundle."""
+) -> Undisturbed:
+    """MLflow does not answer, and is waited for at the end for twice as long as makes a hang."""
     faults, home = Faults(), tmp_path_factory.mktemp("undisturbed")
     alone = TrainingJob(
         run=long_run,
         data=str(simulated_shards[0]),
         run_id="undisturbed",
         run_folder=home / "run",
-        mlflow_uri=f"sqlite:///{home}/mlflow.db",
+        mlflow_uri="http://127.0.0.1:9",
         workers=2,
+        hang_after_s=6.0,
+        tracking=TrackingSettings(close_wait_s=12.0),
     )
-    run_on_ray(alone, faults)
-    assert faults.starts == [0]
+    result = run_on_ray(alone, faults)
     assert sorted(faults.steps) == list(range(1, 41))
-    assert [(change.alive, change.reason) for change in faults.changes] == [(2, "")]
-    return faults, bundle_bytes(home / "run")
+    return Undisturbed(faults, result, bundle_bytes(home / "run"))
+
+
+def test_a_run_that_waits_for_mlflow_at_its_end_is_no_hang(undisturbed: Undisturbed) -> None:
+    assert (undisturbed.result.version, undisturbed.result.mlflow_run_id) == ("", "")
+    assert [(change.alive, change.reason) for change in undisturbed.faults.changes] == [(2, "")]
+    assert undisturbed.faults.starts == [0]
+    notices = [event.sentence for event in undisturbed.faults.events if isinstance(event, Notice)]
+    assert any("does not answer" in sentence for sentence in notices), notices
+    assert any("`rapt runs sync undisturbed` sends them" in sentence for sentence in notices), notices
 
 
 def test_workers_that_are_killed_leave_no_trace(
-    undisturbed: tuple[Faults, bytes], long_run: RunConfig, simulated_shards: tuple[Path, Manifest]
+    undisturbed: Undisturbed, long_run: RunConfig, simulated_shards: tuple[Path, Manifest]
 ) -> None:
+    """The first kill is one more than the run may have, and its sentence is true: the run goes on, through four others."""
     print("seed", SEED)
     faults = random_kills(SEED, kills=5, last_step=36)
-    killed = job(long_run, simulated_shards, "killed", max_failures=5)
-    run_on_ray(killed, faults)
+    killed = job(long_run, simulated_shards, "killed", max_failures=0)
+    with pytest.raises(ServiceError, match=r"^run killed: worker [01] died; `rapt train --resume killed` goes on from the last"):
+        run_on_ray(killed, faults)
+    assert (faults.done, len(faults.starts)) == (1, 1)
+    run_on_ray(replace(killed, max_failures=4), faults)
     assert faults.done == 5
     assert len(faults.starts) == 6
-    assert faults.steps == undisturbed[0].steps
-    assert bundle_bytes(killed.run_folder) == undisturbed[1]
+    assert faults.steps == undisturbed.steps
+    assert bundle_bytes(killed.run_folder) == undisturbed.weights
     assert sum(change.alive == 1 and "died" in change.reason for change in faults.changes) == 5
     log = (killed.run_folder / "events.jsonl").read_text()
     assert log.count('"kind":"workers"') == 6
 
 
 def test_a_notice_a_hang_and_a_stop_leave_no_trace(
-    undisturbed: tuple[Faults, bytes], long_run: RunConfig, simulated_shards: tuple[Path, Manifest]
+    undisturbed: Undisturbed, long_run: RunConfig, simulated_shards: tuple[Path, Manifest]
 ) -> None:
     """SIGTERM to a worker, SIGSTOP to a worker, then a person's stop, then the run is taken up again.
 
@@ -123,17 +148,8 @@ def test_a_notice_a_hang_and_a_stop_leave_no_trace(
     assert first >= 6, "the checkpoint of the step at which the notice was seen is what the next attempt starts from"
     assert not train_workers()
     run_on_ray(bad, faults)
-    assert faults.steps == undisturbed[0].steps
-    assert bundle_bytes(bad.run_folder) == undisturbed[1]
-
-
-def test_what_can_not_be_retried_any_more_is_one_sentence(
-    ray_cluster: Any, long_run: RunConfig, simulated_shards: tuple[Path, Manifest]
-) -> None:
-    faults = Faults().hit(3, signal.SIGKILL)
-    with pytest.raises(ServiceError, match=r"^run once: worker [01] died; `rapt train --resume once` goes on from the last"):
-        run_on_ray(job(long_run, simulated_shards, "once", max_failures=0), faults)
-    assert len(faults.starts) == 1
+    assert faults.steps == undisturbed.steps
+    assert bundle_bytes(bad.run_folder) == undisturbed.weights
 
 
 def test_a_stop_is_heard_where_no_worker_can_start(
@@ -158,25 +174,16 @@ def test_a_stop_is_heard_where_no_worker_can_start(
     assert said == ["waiting for 2 CPUs, 1 are free"]
 
 
-def test_a_run_that_waits_for_mlflow_at_its_end_is_no_hang(
-    ray_cluster: Any, long_run: RunConfig, simulated_shards: tuple[Path, Manifest]
-) -> None:
-    faults = Faults()
-    away = job(long_run, simulated_shards, "away", hang_after_s=6.0, tracking=TrackingSettings(close_wait_s=20.0))
-    result = run_on_ray(replace(away, mlflow_uri="http://127.0.0.1:9"), faults)
-    assert (result.version, result.mlflow_run_id) == ("", "")
-    assert [change.reason for change in faults.changes if "is behind" in change.reason] == []
-    assert len(faults.starts) == 1
-    notices = [event.sentence for event in faults.events if isinstance(event, Notice)]
-    assert any("does not answer" in sentence for sentence in notices), notices
-    assert any("`rapt runs sync away` sends them" in sentence for sentence in notices), notices
-
-
 def test_a_run_goes_down_with_its_nodes_and_up_again(
     ray_cluster: Any, long_run: RunConfig, simulated_shards: tuple[Path, Manifest]
 ) -> None:
+    import ray
+
     run = with_settings(long_run, ["loop.epochs=40", "loop.checkpoint_every_steps=0"])  # each epoch ends in a checkpoint
     lent = list(ray_cluster.worker_nodes)
+    deadline = time.monotonic() + 60
+    while ray.available_resources().get("CPU", 0) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)  # what an earlier test took is given back a little later
     began_s = time.monotonic()
     sizes: list[int] = []
     steps: dict[int, int] = {}
@@ -184,7 +191,8 @@ def test_a_run_goes_down_with_its_nodes_and_up_again(
     def listen(event: Event) -> None:
         if isinstance(event, WorkersChanged):
             print(f"{time.monotonic() - began_s:.1f} s: {event.alive} of {event.wanted}, {event.reason}")
-            sizes.append(event.alive)
+            if event.alive:  # none is at work while it waits for room, which on a slow machine is said
+                sizes.append(event.alive)
             if event.alive == 1 and event.reason.startswith("started again"):
                 ray_cluster.add_node(num_cpus=1)
         if isinstance(event, StepDone):

@@ -23,7 +23,6 @@ from training.loop import train
 
 Shards = tuple[Path, Manifest]
 NUM_MOMENTS = 10
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_sigterm_at_any_moment_leaves_a_run_that_goes_on_bit_for_bit(

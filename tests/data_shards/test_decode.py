@@ -1,5 +1,6 @@
 """Decoding real and hand-made videos: which frames, which way up, and a named reason where it cannot be done."""
 
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from data_shards.decode import DecodeLimits, decode_clip
+from data_shards.decode_in_order import starts_by_packets, starts_in_order
 from data_shards.errors import ClipError
 
 
@@ -111,6 +113,58 @@ def test_what_a_browser_recorded_has_no_duration_in_its_header_and_is_sampled_ev
     clip = decode_clip(path, num_frames=8, frame_size=same_size)
     assert frame_numbers(clip.frames_THWC) == [2, 7, 12, 17, 22, 27, 32, 37]
     assert clip.duration_s == pytest.approx(1.6, abs=0.01)
+
+
+def test_what_a_browser_recorded_of_an_unsteady_camera_is_sampled_evenly(tmp_path: Path) -> None:
+    path = tmp_path / "a.webm"
+    at_ms = [max(0, 40 * number + (0, 7, -9, 4, 11, -3, 0)[number % 7]) for number in range(40)]
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libvpx", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for number, time_ms in enumerate(at_ms):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 10 + 6 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    default_duration, void = re.compile(rb"\x23\xe3\x83\x84....", re.DOTALL), b"\xec\x86" + bytes(6)
+    path.write_bytes(default_duration.sub(lambda found: void, path.read_bytes(), count=1))
+    with av.open(str(path)) as container:  # like a browser's: it says no time from frame to frame
+        assert container.streams.video[0].average_rate is None
+        assert container.duration is not None
+    clip = decode_clip(path, num_frames=8, frame_size=same_size)
+    assert frame_numbers(clip.frames_THWC) == [2, 7, 12, 17, 22, 27, 32, 37]
+    assert clip.times_T.tolist() == [at_ms[number] / 1000 for number in frame_numbers(clip.frames_THWC)]
+    assert clip.fps == pytest.approx(25, rel=0.01)  # not the container's clock, 1000 a second
+    assert clip.duration_s == pytest.approx(1.6, abs=0.02)
+
+
+@pytest.mark.parametrize("damaged", [None, 5])
+def test_a_packet_that_gives_no_picture_does_not_shift_the_frames(tmp_path: Path, damaged: int | None) -> None:
+    """The frames' numbers are first guessed from the packets; where one gives no picture they are counted again."""
+    path = tmp_path / "a.webm"
+    with av.open(str(path), "w", options={"live": "1"}) as output:
+        stream = output.add_stream("libvpx", rate=25, options={"g": "1"})  # each frame for itself
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        packets = []
+        for number in range(40):
+            pixels = np.full((48, 64, 3), 10 + 6 * number, np.uint8)
+            packets += stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24"))
+        for number, packet in enumerate([*packets, *stream.encode(None)]):
+            if number == damaged:
+                broken = av.Packet(b"\x10" + bytes(40))  # says that it is a key frame, and is none
+                broken.pts, broken.dts, broken.time_base, broken.stream = packet.pts, packet.dts, packet.time_base, stream
+                output.mux(broken)
+            else:
+                output.mux(packet)
+    told_N = starts_by_packets(path, max_frames=100)
+    found_N, _ = starts_in_order(path, max_frames=100)
+    assert told_N is not None
+    assert (len(told_N), len(found_N)) == (41, 41 if damaged is None else 40)
+    clip = decode_clip(path, num_frames=40, frame_size=same_size)
+    on_screen = [4 if number == damaged else number for number in range(40)]
+    assert frame_numbers(clip.frames_THWC) == on_screen
+    assert starts_by_packets(path, max_frames=39) is None
 
 
 def test_a_recording_of_one_frame_is_read(tmp_path: Path) -> None:

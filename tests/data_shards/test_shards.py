@@ -194,11 +194,13 @@ class kill_whoever_opens:  # a context manager
         self._thread.join()
 
     def _watch(self) -> None:
+        seen: set[tuple[Path, int]] = set()  # the notes of those that were killed, which lie there until another writes
         while not self._done.wait(0.002):
             for note in self._scratch.glob("rapt-build-*/*"):
                 with contextlib.suppress(FileNotFoundError):
-                    children = multiprocessing.active_children()
-                    if note.read_text() == self._clip_id and children:
+                    children, written = multiprocessing.active_children(), (note, note.stat().st_mtime_ns)
+                    if note.read_text() == self._clip_id and children and written not in seen:
+                        seen.add(written)
                         self.pids.append(children[0].pid)
                         for child in children:  # a pool breaks as a whole
                             child.kill()

@@ -22,7 +22,6 @@ from training.events import CheckpointFailed, CheckpointSaved, Event, RunFinishe
 from training.loop import train
 
 Shards = tuple[Path, Manifest]
-pytestmark = pytest.mark.usefixtures("one_thread")
 IMPATIENT = Connecting(num_connections=2, num_attempts=2, connect_timeout_s=1.0, read_timeout_s=3.0)
 AWAY = [Fault("status", "PUT"), Fault("status", "GET"), Fault("status", "HEAD"), Fault("status", "DELETE")]
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
@@ -182,7 +183,7 @@ def test_weights_that_cannot_be_had_are_one_sentence(tmp_path: Path, monkeypatch
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ModelError, match="does not fit"):
         load_weights(resnet, str(tmp_path / "other.pth"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # its variable is read when it is imported
     with pytest.raises(ModelError, match=r"hf://timm/resnet18\.tv_in1k cannot be fetched .* go online once"):
         load_weights(resnet, "hf://timm/resnet18.tv_in1k")
 
