@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 
 def score_of(chances_K: Floats, record: BundleRecord) -> float:
     """The score in [-1, 1], rounded as answers have it."""
-    return round(float(np.clip(engagement_score(chances_K[None], record.level_scores)[0], -1, 1)), 6)
+    return _rounded(float(np.clip(engagement_score(chances_K[None], record.level_scores)[0], -1, 1)))
 
 
 def interval_of(chances_K: Floats, record: BundleRecord) -> Interval | None:
@@ -31,8 +31,8 @@ def interval_of(chances_K: Floats, record: BundleRecord) -> Interval | None:
     score = score_of(chances_K, record)
     by_score = np.argsort(record.level_scores, kind="stable")
     return Interval(
-        low=round(min(low, score), 6),
-        high=round(max(high, score), 6),
+        low=_rounded(min(low, score)),
+        high=_rounded(max(high, score)),
         levels=tuple(record.level_names[level] for level in by_score if in_K[level]),
         coverage=record.calibration.coverage,
     )
@@ -56,3 +56,7 @@ def window_of(window: WindowSample, chances_K: Floats | None, record: BundleReco
     if is_wide_open(interval_of(chances_K, record), record):
         return Window(status="unsure", **about)
     return Window(status="scored", score=score_of(chances_K, record), level_index=int(np.argmax(chances_K)), **about)
+
+
+def _rounded(score: float) -> float:
+    return round(score, 6) + 0.0  # a reader would wonder about -0.0

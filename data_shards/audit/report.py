@@ -37,10 +37,10 @@ class AuditSettings(Stored):
     Measured with 12 of 50 frames on ten real and 160 simulated clips. Distance: copies that were re-encoded (H.264, crf
     28 and 40), halved, trimmed to 80 %, shifted by a third and by half, or mirrored lie 0 to 4 apart, all 70; another
     moment of one sitting 0 to 2 where a person sits still in the picture, 8 and more where the picture changes; other real
-    people 20 and more, in the same room too; other drawn people 6 and more, all 6,016 pairs. Agreement: copies of clips in
-    which somebody moves 0.67 to 1.0; other moments at most 0.43 on the real clips, and 0.6 or more for 1 % of 309 simulated
-    pairs; copies of three clips in which a person hardly moves 0.13 to 0.50: nothing tells these from another moment,
-    so they are reported as one scene.
+    people 20 and more, in the same room too; other drawn people 6 and more, all 49,920 pairs of the demo's 320 clips (12 of
+    32 frames). Agreement: copies of clips in which somebody moves 0.67 to 1.0; other moments at most 0.43 on the real clips,
+    and 0.6 or more for 1 % of 309 simulated pairs; copies of three clips in which a person hardly moves 0.13 to 0.50: nothing
+    tells these from another moment, so they are reported as one scene.
     """
 
     frames_per_clip: int = Field(default=12, ge=1, le=64)

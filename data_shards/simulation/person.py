@@ -43,6 +43,10 @@ _WALL_TONES: tuple[Rgb, ...] = (
     (226, 206, 196),
     (190, 190, 204),
     (206, 202, 178),
+    (148, 132, 118),
+    (104, 122, 130),
+    (96, 84, 92),
+    (70, 92, 84),
 )
 _FRAME_TONES: tuple[Rgb, ...] = ((36, 34, 38), (88, 56, 40), (120, 40, 48), (90, 94, 104))
 
@@ -51,6 +55,7 @@ _FRAME_TONES: tuple[Rgb, ...] = ((36, 34, 38), (88, 56, 40), (120, 40, 48), (90,
 class Person:
     """A person's looks, voice and room. Lengths are in head half-heights (chin to crown is 2).
 
+    backdrop: what stands on one side of the room; room_seed draws the rest of it.
     face_width: half-width of the face. jaw: how much the jaw narrows, 0..1. eye_spacing: eye centre from
     the middle. eye_width, eye_height: half-sizes of the open eye. head_scale: head half-height as a share
     of the frame height. light_x, light_y: direction to the light in the picture, light_y negative is above.

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from data_shards.simulation.person import Person, Rgb, shade
+from data_shards.simulation.person import BACKDROPS, Person, Rgb, shade
 
 _BOOK_TONES: tuple[Rgb, ...] = ((150, 70, 66), (70, 104, 140), (196, 168, 104), (84, 124, 92), (112, 88, 130))
 # Red falls off least in the shade of skin, blue most.
@@ -19,9 +19,11 @@ def draw_room(person: Person, width_px: int, height_px: int) -> Image.Image:
     unit = height_px / 100.0
     floor_y = rng.uniform(80, 95) * unit
     draw.rectangle((0, floor_y, width_px, height_px), fill=shade(person.wall, 0.78))
-    left = rng.random() < 0.5
-    x0 = 4 * unit if left else width_px - 46 * unit
-    _BACKDROP_PAINTERS[person.backdrop](draw, person, rng, (x0, x0 + 42 * unit), unit)
+    beside = BACKDROPS[rng.integers(len(BACKDROPS))]
+    backdrops = (person.backdrop, beside) if rng.random() < 0.5 else (beside, person.backdrop)
+    for backdrop, middle in zip(backdrops, (25 * unit, width_px - 25 * unit), strict=True):
+        x, half = middle + rng.uniform(-9, 9) * unit, rng.uniform(11, 24) * unit
+        _BACKDROP_PAINTERS[backdrop](draw, person, rng, (x - half, x + half), unit)
     return image.filter(ImageFilter.GaussianBlur(0.9 * unit))
 
 
@@ -32,8 +34,9 @@ def _paint_shelf(
     span: tuple[float, float],
     unit: float,
 ) -> None:
+    first, apart = rng.uniform(20, 36), rng.uniform(22, 32)
     for row in range(3):
-        board_y = (24 + 26 * row) * unit
+        board_y = (first + apart * row) * unit
         x = span[0]
         while x < span[1] - 4 * unit:
             thickness, tall = rng.uniform(2, 5) * unit, rng.uniform(11, 19) * unit
@@ -52,12 +55,13 @@ def _paint_window(
     unit: float,
 ) -> None:
     sky = shade((206, 228, 246), rng.uniform(0.92, 1.03))
-    draw.rectangle((span[0] - 2 * unit, 6 * unit, span[1] + 2 * unit, 68 * unit), fill=(240, 238, 232))
-    draw.rectangle((span[0], 8 * unit, span[1], 66 * unit), fill=sky)
-    draw.chord((span[0] + 4 * unit, 46 * unit, span[1] - 6 * unit, 86 * unit), 180, 360, fill=(128, 164, 116))
-    draw.rectangle((span[0] - 2 * unit, 66 * unit, span[1] + 2 * unit, 78 * unit), fill=shade(person.wall, 0.96))
+    top, bottom = rng.uniform(2, 24) * unit, rng.uniform(50, 78) * unit
+    draw.rectangle((span[0] - 2 * unit, top - 2 * unit, span[1] + 2 * unit, bottom + 2 * unit), fill=(240, 238, 232))
+    draw.rectangle((span[0], top, span[1], bottom), fill=sky)
+    draw.chord((span[0] + 4 * unit, bottom - 20 * unit, span[1] - 6 * unit, bottom + 20 * unit), 180, 360, fill=(128, 164, 116))
+    draw.rectangle((span[0] - 2 * unit, bottom, span[1] + 2 * unit, bottom + 12 * unit), fill=shade(person.wall, 0.96))
     middle = sum(span) / 2
-    draw.rectangle((middle - unit, 8 * unit, middle + unit, 66 * unit), fill=(240, 238, 232))
+    draw.rectangle((middle - unit, top, middle + unit, bottom), fill=(240, 238, 232))
 
 
 def _paint_picture(
@@ -67,7 +71,8 @@ def _paint_picture(
     span: tuple[float, float],
     unit: float,
 ) -> None:
-    top, bottom = 10 * unit, 46 * unit
+    top = rng.uniform(4, 22) * unit
+    bottom = top + rng.uniform(24, 44) * unit
     draw.rectangle((span[0], top, span[1], bottom), fill=(92, 70, 54))
     draw.rectangle((span[0] + 2 * unit, top + 2 * unit, span[1] - 2 * unit, bottom - 2 * unit), fill=(232, 226, 214))
     for _ in range(4):
@@ -87,9 +92,10 @@ def _paint_curtain(
     unit: float,
 ) -> None:
     tone = shade(_BOOK_TONES[rng.integers(len(_BOOK_TONES))], 1.25)
+    fold_px = (span[1] - span[0]) / 8
     for fold in range(8):
-        x = span[0] + fold * (span[1] - span[0]) / 8
-        draw.rectangle((x, 0, x + 6 * unit, 92 * unit), fill=shade(tone, 1.0 if fold % 2 else 0.86))
+        x = span[0] + fold * fold_px
+        draw.rectangle((x, 0, x + fold_px + unit, 92 * unit), fill=shade(tone, 1.0 if fold % 2 else 0.86))
 
 
 def _paint_nothing(
@@ -114,8 +120,8 @@ _BACKDROP_PAINTERS = {
 def room_light(person: Person, width_px: int, height_px: int) -> Image.Image:
     """Light falling across the whole frame with the lens's vignette, as an RGB image to multiply with."""
     y_H1, x_1W = np.linspace(-1.0, 1.0, height_px)[:, None], np.linspace(-1.0, 1.0, width_px)[None, :]
-    slope_HW = 0.10 * (person.light_x * x_1W + person.light_y * y_H1)
-    vignette_HW = 0.13 * (x_1W**2 + y_H1**2)
+    slope_HW = 0.20 * (person.light_x * x_1W + person.light_y * y_H1)
+    vignette_HW = 0.10 * (x_1W**2 + y_H1**2)
     return _as_light(0.93 + slope_HW - vignette_HW, np.ones(3), np.array(person.light_tint))
 
 

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 # Raised whenever the same settings would give other files, so that an old folder is never half new.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 NOTE = "simulated: a drawn person and a synthetic voice; nobody was recorded"
 
 

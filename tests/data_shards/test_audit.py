@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from cluster.command_line import rapt
-from data_shards.audit import Audit, Finding, audit_listing, audit_shards
+from data_shards.audit import Audit, AuditSettings, Finding, audit_listing, audit_shards
 from data_shards.audit.ceiling import identity_ceiling
 from data_shards.audit.frame_hash import frame_hashes
 from data_shards.audit.hash_distance import clip_distances
@@ -30,6 +31,11 @@ from data_shards.listing import ENGAGEMENT_LEVELS, ListedClip, Listing, Reject
 from data_shards.manifest import Manifest
 from data_shards.preprocess import PreprocessConfig
 from data_shards.rejects import group_rejects
+from data_shards.simulation import SimulationSettings
+from data_shards.simulation.behaviour import simulate_behaviour
+from data_shards.simulation.cohort import clip_rng, person_rng, plan_cohort
+from data_shards.simulation.person import draw_person
+from data_shards.simulation.render import Portrait
 from data_shards.storage.source import Source
 
 Frames = list[npt.NDArray[np.uint8]]
@@ -423,6 +429,29 @@ def test_real_people_in_one_room_are_not_taken_for_each_other(real_data: Path, t
     rows = [{"clip": n, "label": "1", "subject": n, "split": split, "session": ""} for n, split in names.items()]
     build_shards(DATASETS["folder"](Source(write_rows(tmp_path, rows))), tmp_path.parent / "rooms", preprocess=PREPROCESS)
     assert audit_shards(tmp_path.parent / "rooms").num_leaks == 0
+
+
+def test_drawn_people_are_not_taken_for_each_other() -> None:
+    """Two clips of each of the forty people whom `rapt demo` draws, as drawn: their audit decides on the champion."""
+    settings = SimulationSettings(num_clips=320)
+    plan = plan_cohort(settings)[:80]
+    hashes = []
+    for clip in plan:
+        rng = clip_rng(settings.seed, clip.index)
+        track = simulate_behaviour(clip.label, settings.duration_s, settings.fps, rng)
+        person = draw_person(person_rng(settings.seed, clip.subject_index))
+        portrait = Portrait(person, width_px=settings.width_px, height_px=settings.height_px, rng=rng)
+        frames = [Image.fromarray(portrait.frame(track, index)) for index in range(0, track.num_frames, 15)]
+        seen = frame_hashes(np.stack([np.asarray(frame.crop((40, 0, 280, 240)).resize((64, 64))) for frame in frames]))
+        assert seen is not None
+        hashes.append(seen)
+    hashes_N2K = np.stack(hashes)
+    people = np.array([clip.subject_index for clip in plan])
+    strangers = people[:, None] != people[None, :]
+    assert strangers.sum() == 80 * 78
+    for mirrored in (0, 1):
+        half_NN, _ = clip_distances(hashes_N2K[:, 0], hashes_N2K[:, mirrored])
+        assert half_NN[strangers].min() > AuditSettings().max_distance
 
 
 # the command

@@ -16,6 +16,7 @@ from data_shards.preprocess import PreprocessConfig, preprocess_file, preprocess
 from data_shards.reading.reader import ShardSet
 from serving.answer import Answer, AnyAnswer, CameraOff, NoFace, TooShort, Unsure, in_words, timeline_in_words
 from serving.predictor import Predictor
+from serving.timeline import interval_of
 from tests.serving.endpoint import endpoint
 from tests.tiles import plain, tile, write_clip
 from training.bundle import BundleRecord, load_bundle, save_bundle
@@ -126,6 +127,14 @@ def test_an_interval_holds_the_level_and_an_open_one_is_no_answer(
     assert wide.probabilities == narrow.probabilities
     assert "the model is unsure, every level is open at 90%, so no score" in in_words(wide)
     assert "score" not in said(wide)
+
+
+def test_nothing_is_minus_zero(tiny_bundle: Path, tmp_path: Path) -> None:
+    record = calibrated(tiny_bundle, tmp_path, 0.0).record
+    interval = interval_of(np.array([0.0, 0.0, 1.0, 0.0]), record)  # of the upper half, whose edge is -1e-16 or so
+    assert interval is not None
+    assert interval.low == 0
+    assert "-0.0" not in interval.model_dump_json()
 
 
 def test_eight_clips_at_once_are_answered_as_one_by_one(
