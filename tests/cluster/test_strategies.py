@@ -15,8 +15,9 @@ from training.recipes import recipe
 
 pytestmark = pytest.mark.slow
 ZERO: tuple[Strategy, ...] = ("deepspeed-zero1", "deepspeed-zero2", "deepspeed-zero3")
-# float32 sums in another order: over the first five steps of `adamw` the losses differed by 2e-7 of their size
-TOLERANCE = 1e-5
+# float32 sums in another order, which Adam enlarges where gradients are near nothing: one process on two torch threads instead of
+# one had losses of `adamw` that differed by 2e-7 of their size up to the seventh step, and by 3e-5 at the tenth
+EARLY, TOLERANCE = 1e-5, 1e-4  # of the first five steps, where a rate 0.1 % too high would be seen, and of all
 # how a step is cut: batch statistics are those of four clips, for any number of workers
 CREWS: tuple[tuple[int, tuple[Strategy, ...]], ...] = ((1, ("ddp", *ZERO)), (2, ("ddp", *ZERO)), (4, ("ddp", "deepspeed-zero3")))
 
@@ -64,6 +65,8 @@ def test_every_strategy_has_the_losses_of_one_process(trained: Path, run: str, s
     alone, together = trained / f"{run}-ddp-1", trained / f"{run}-{strategy}-{workers}"
     expected, seen = dict(losses_of(alone)), dict(losses_of(together))
     assert len(expected) == 10
+    for step in range(1, 6):
+        assert seen[step] == pytest.approx(expected[step], rel=EARLY)
     assert seen == pytest.approx(expected, rel=TOLERANCE)
     assert norms_of(together) == pytest.approx(norms_of(alone), rel=1e-3)
     assert draws_of(together) == draws_of(alone)

@@ -1,5 +1,6 @@
 """The HTTP contract, over a real predictor and a real decode child, without Ray."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -221,16 +222,35 @@ def test_a_child_that_cannot_load_what_it_needs_is_an_error_each_time(clip: Path
     child.close()
 
 
-def test_what_its_operator_has_to_mend_is_for_the_log_alone(
-    predictor: Predictor, clip: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+class _Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def log_lines() -> Iterator[list[str]]:
+    """What the service's own logger is told, whatever a test before has made of the root's handlers and its level."""
+    log, handler = logging.getLogger("rapt.serving"), _Lines()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.WARNING)
+    yield handler.lines
+    log.setLevel(level)
+    log.removeHandler(handler)
+
+
+def test_what_its_operator_has_to_mend_is_for_the_log_alone(predictor: Predictor, clip: Path, log_lines: list[str]) -> None:
     child = DecodeChild(ClipRecipe(None, {"acoustics": {"extractor": "no such thing"}}))
     with TestClient(build_app(LocalScoring(predictor, child))) as client:
         answer = post(client, clip.read_bytes())
     child.close()
     assert answer.status_code == 500
     assert answer.json() == {"error": "the model cannot answer; tell who runs the service, whose log says why"}
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "rapt.serving"]
+    (line,) = log_lines
     assert line.startswith(f"request {answer.headers['x-request-id']}: ")
     assert "which this Rapt does not have" in line
 
