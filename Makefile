@@ -5,7 +5,7 @@ TEST_WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup browser demo test check bench clean
 .DEFAULT_GOAL := help
 
 help: ## print the targets
@@ -21,10 +21,16 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
+browser: ## install Chromium for the tests of the page, as root on Debian; elsewhere say how
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+		{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && \
+			apt-get -qq install -y --no-install-recommends chromium >/dev/null; } || \
+		echo "no Chromium: the tests of the page will be skipped (Debian: apt install chromium)"
+
 demo: setup ## run everything on simulated clips: about five minutes on two cores
 	$(BIN)/rapt demo
 
-test: setup ## run the tests, two files at a time (TEST_WORKERS=2)
+test: setup browser ## run the tests, two files at a time (TEST_WORKERS=2)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: setup ## lint, format, types, import layers
